@@ -1,0 +1,232 @@
+#include "kernels/core/ctx.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/core/ctx_internal.h"
+#include "kernels/core/memory.h"
+
+mp_code mp_ctx_create(size_t memory_limit, mp_ctx **out, mp_error *err)
+{
+    mp_ctx *c = mp_alloc(1, sizeof *c);
+
+    if (!c)
+        return mp_error_set(err, MP_ENOMEM, "no memory for a context");
+    const mp_code code = mp_pool_create(memory_limit, &c->pool, err);
+    if (code) {
+        mp_free(c);
+        return code;
+    }
+    *out = c;
+    return MP_OK;
+}
+
+void mp_ctx_free(mp_ctx *c)
+{
+    if (!c)
+        return;
+    mp_pool_free(c->pool);
+    mp_free(c);
+}
+
+bool mp_failed(const mp_ctx *c)
+{
+    return c->err.code != MP_OK;
+}
+
+const mp_error *mp_ctx_error(const mp_ctx *c)
+{
+    return &c->err;
+}
+
+void mp_ctx_clear(mp_ctx *c)
+{
+    memset(&c->err, 0, sizeof c->err);
+    c->op = NULL;
+    c->op_weight = NULL;
+    c->depth = 0;
+    c->scope[0] = '\0';
+}
+
+/* The module of a parameter is its name without the last part; without a named one, the scope. */
+static void module_of(const mp_ctx *c, const mp_tensor *t, char *text, size_t size)
+{
+    const char *name = t && t->name ? t->name : NULL;
+    const char *dot = name ? strrchr(name, '.') : NULL;
+
+    if (dot)
+        snprintf(text, size, "%.*s", (int)(dot - name), name);
+    else
+        snprintf(text, size, "%s", c->scope);
+}
+
+mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *format, ...)
+{
+    va_list args;
+
+    if (mp_failed(c))
+        return MP_NONE;
+    module_of(c, t && t->name ? t : c->op_weight, c->err.module, sizeof c->err.module);
+    snprintf(c->err.op, sizeof c->err.op, "%s", c->op ? c->op : "");
+    va_start(args, format);
+    mp_error_setv(&c->err, code, format, args);
+    va_end(args);
+    return MP_NONE;
+}
+
+void mp_push(mp_ctx *c, const char *format, ...)
+{
+    const size_t before = strlen(c->scope);
+    size_t at = before;
+    va_list args;
+
+    assert(c->depth < MP_SCOPE_DEPTH);
+    c->scope_end[c->depth++] = before;
+    if (at && at + 1 < sizeof c->scope)
+        c->scope[at++] = '.';
+    va_start(args, format);
+    vsnprintf(c->scope + at, sizeof c->scope - at, format, args);
+    va_end(args);
+}
+
+void mp_pop(mp_ctx *c)
+{
+    assert(c->depth > 0);
+    c->scope[c->scope_end[--c->depth]] = '\0';
+}
+
+const char *mp_module(const mp_ctx *c)
+{
+    return c->scope;
+}
+
+/* Elements of a shape, -1 when the product or its bytes overflow. */
+static int64_t checked_numel(mp_dtype dtype, int rank, const int64_t *dims)
+{
+    size_t n = mp_dtype_size(dtype);
+
+    for (int i = 0; i < rank; i++)
+        if (dims[i] < 0 || !mp_mul_size(n, (size_t)dims[i], &n) || n > INT64_MAX)
+            return -1;
+    return (int64_t)(n / mp_dtype_size(dtype));
+}
+
+mp_tensor mp_new(mp_ctx *c, mp_dtype dtype, int rank, const int64_t *dims)
+{
+    if (mp_failed(c))
+        return MP_NONE;
+    mp_tensor t = mp_view(NULL, dtype, rank, dims);
+    char shape[128];
+    if (checked_numel(dtype, rank, dims) < 0)
+        return mp_fail(c, MP_ESHAPE, NULL, "no tensor can have the shape %s",
+                       mp_shape_text(t, shape, sizeof shape));
+    t.data = mp_pool_alloc(c->pool, mp_nbytes(t));
+    if (!t.data) {
+        const mp_pool_stats s = mp_pool_stats_of(c->pool);
+        return mp_fail(c, MP_ENOMEM, NULL,
+                       "no memory for %s %s: %.1f MiB wanted, %.1f MiB in use, limit %.1f MiB",
+                       mp_dtype_name(dtype), mp_shape_text(t, shape, sizeof shape),
+                       (double)mp_nbytes(t) / 1048576, (double)s.live / 1048576,
+                       (double)s.limit / 1048576);
+    }
+    return t;
+}
+
+mp_tensor mp_like_as(mp_ctx *c, mp_tensor x, mp_dtype d)
+{
+    return mp_new(c, d, x.rank, x.dim);
+}
+
+mp_tensor mp_like(mp_ctx *c, mp_tensor x)
+{
+    return mp_like_as(c, x, x.dtype);
+}
+
+mp_mark mp_open(mp_ctx *c)
+{
+    return (mp_mark){mp_pool_serial(c->pool)};
+}
+
+mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x)
+{
+    mp_pool_release(c->pool, mark.serial, &x.data, 1);
+    return x;
+}
+
+void mp_keep2(mp_ctx *c, mp_mark mark, mp_tensor x, mp_tensor y)
+{
+    mp_pool_release(c->pool, mark.serial, (void *[]){x.data, y.data}, 2);
+}
+
+void mp_drop(mp_ctx *c, mp_mark mark)
+{
+    mp_pool_release(c->pool, mark.serial, NULL, 0);
+}
+
+void mp_trim(mp_ctx *c)
+{
+    mp_pool_trim(c->pool);
+}
+
+mp_pool_stats mp_pool_get(const mp_ctx *c)
+{
+    return mp_pool_stats_of(c->pool);
+}
+
+void mp_pool_reset_peak(mp_ctx *c)
+{
+    mp_pool_restart_peak(c->pool);
+}
+
+bool mp_observe(mp_ctx *c, mp_observer o)
+{
+    if (c->observer_count == MP_OBSERVERS)
+        return false;
+    c->observers[c->observer_count++] = o;
+    return true;
+}
+
+void mp_unobserve(mp_ctx *c, mp_observer o)
+{
+    for (int i = 0; i < c->observer_count; i++)
+        if (c->observers[i].output == o.output && c->observers[i].user == o.user) {
+            c->observers[i] = c->observers[--c->observer_count];
+            return;
+        }
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+mp_op mp_op_begin(mp_ctx *c, const char *name, const mp_tensor *weight)
+{
+    if (!mp_failed(c)) {
+        c->op = name;
+        c->op_weight = weight;
+    }
+    return (mp_op){name, weight, c->observer_count ? now_ns() : 0};
+}
+
+mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
+{
+    char module[MP_ERROR_MODULE];
+
+    if (mp_failed(c))
+        return MP_NONE;
+    c->op = NULL;
+    c->op_weight = NULL;
+    if (!c->observer_count)
+        return y;
+    module_of(c, op->weight, module, sizeof module);
+    const mp_op_event event = {op->name, module, &y, now_ns() - op->start};
+    for (int i = 0; i < c->observer_count; i++)
+        c->observers[i].output(c->observers[i].user, &event);
+    return y;
+}

@@ -1,0 +1,92 @@
+/* The context of one computation on one device: error, pool of activations, module scope, policy,
+ * observers.  Made by mp_device_open (kernels/device.h); not shared between threads.
+ *
+ * Sticky: after the first failure every op returns at once, so a forward has no `if` between its
+ * equations and its caller asks mp_failed once a block.
+ *
+ * Memory: mp_open marks the pool, mp_keep gives back everything allocated since, except what it is
+ * told to keep.  One scope an equation:
+ *
+ *     mp_mark m = mp_open(c);
+ *     mp_tensor u = mp_silu(c, mp_linear(c, x, p->w1, p->b1));
+ *     x = mp_keep(c, m, mp_add(c, x, mp_linear(c, u, p->w2, p->b2)));
+ */
+#ifndef MP_KERNELS_CORE_CTX_H
+#define MP_KERNELS_CORE_CTX_H
+
+#include "kernels/core/convert.h"
+#include "kernels/core/status.h"
+#include "kernels/core/tensor.h"
+
+typedef struct mp_ctx mp_ctx;
+
+typedef enum mp_policy {
+    MP_STRICT, /* torch's dtype rules and its error text */
+} mp_policy;
+
+/* --- failure ------------------------------------------------------------------------------- */
+
+bool mp_failed(const mp_ctx *c);
+const mp_error *mp_ctx_error(const mp_ctx *c);
+/* Keeps the first failure, with the module path and op of this moment; returns an empty tensor.
+ * t, when it is a named weight, makes the module path exact; NULL is fine. */
+mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Forgets the failure: for an engine that goes on with the next cell. */
+void mp_ctx_clear(mp_ctx *c);
+
+/* --- module scope -------------------------------------------------------------------------- */
+
+/* Pushes one or more dotted components ("transformer", "transformer_blocks.3", "attn1").  Paths
+ * equal the checkpoint's parameter names without their last component. */
+void mp_push(mp_ctx *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void mp_pop(mp_ctx *c);
+const char *mp_module(const mp_ctx *c);
+
+/* --- activations --------------------------------------------------------------------------- */
+
+typedef struct mp_mark {
+    uint64_t serial;
+} mp_mark;
+
+/* A new tensor in the pool, content undefined.  Fails with MP_ENOMEM at the context's limit. */
+mp_tensor mp_new(mp_ctx *c, mp_dtype dtype, int rank, const int64_t *dims);
+mp_tensor mp_like(mp_ctx *c, mp_tensor x);                /* shape and dtype of x */
+mp_tensor mp_like_as(mp_ctx *c, mp_tensor x, mp_dtype d); /* shape of x */
+mp_mark mp_open(mp_ctx *c);
+/* Frees every block allocated since mark but the one that holds x; x stays where it is.  When x
+ * lies outside (a weight, an older block), everything since mark is freed. */
+mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x);
+void mp_keep2(mp_ctx *c, mp_mark mark, mp_tensor x, mp_tensor y);
+void mp_drop(mp_ctx *c, mp_mark mark);
+/* Gives unused pages back to the system: between tiles, and when a stage is over. */
+void mp_trim(mp_ctx *c);
+
+typedef struct mp_pool_stats {
+    size_t live;       /* bytes in use now */
+    size_t peak;       /* most bytes in use since the last mp_pool_reset_peak */
+    size_t limit;      /* 0: none */
+    uint64_t requests; /* blocks handed out since the context was made */
+} mp_pool_stats;
+mp_pool_stats mp_pool_get(const mp_ctx *c);
+void mp_pool_reset_peak(mp_ctx *c); /* peak = live: the start of a stage */
+
+/* --- observers ----------------------------------------------------------------------------- */
+
+typedef struct mp_op_event {
+    const char *op;     /* "linear" */
+    const char *module; /* "transformer.transformer_blocks.0.attn1.to_q" */
+    const mp_tensor *y; /* the op's output, valid during the call only */
+    uint64_t ns;        /* time of the op */
+} mp_op_event;
+
+typedef struct mp_observer {
+    void (*output)(void *user, const mp_op_event *event);
+    void *user;
+} mp_observer;
+
+/* Up to four; ops measure time and call them only while there is one. */
+bool mp_observe(mp_ctx *c, mp_observer o);
+void mp_unobserve(mp_ctx *c, mp_observer o);
+
+#endif

@@ -1,0 +1,248 @@
+#include "kernels/core/pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/core/memory.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, size)   ((void)(address), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
+#endif
+
+/* The range holds more than the limit, because blocks never move and free space is in pieces. */
+static const size_t smallest_range = (size_t)1 << 36; /* addresses only: 64 GiB */
+static const size_t commit_step = (size_t)1 << 22;
+static const size_t alignment = 64;
+
+typedef struct block {
+    size_t offset, size;
+    uint64_t serial; /* 0: free */
+} block;
+
+struct mp_pool {
+    char *base;
+    size_t range, committed; /* [0, committed) is readable and writable */
+    block *blocks;           /* by offset; they cover [0, end) without holes */
+    size_t count, capacity;
+    size_t end;
+    uint64_t next_serial;
+    uint64_t fail_at;
+    mp_pool_stats stats;
+};
+
+static size_t round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+mp_code mp_pool_create(size_t limit, mp_pool **out, mp_error *err)
+{
+    mp_pool *p = mp_alloc(1, sizeof *p);
+
+    if (!p)
+        return mp_error_set(err, MP_ENOMEM, "no memory for the pool of activations");
+    p->range = limit > smallest_range / 2 ? round_up(2 * limit, commit_step) : smallest_range;
+    p->base = mmap(NULL, p->range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p->base == MAP_FAILED) {
+        const int why = errno;
+        mp_free(p);
+        return mp_error_set(err, MP_ENOMEM,
+                            "cannot reserve %zu GiB of addresses for activations: %s; raise the "
+                            "limit of address space (ulimit -v)",
+                            (limit > smallest_range / 2 ? 2 * limit : smallest_range) >> 30,
+                            strerror(why));
+    }
+    p->next_serial = 1;
+    p->stats.limit = limit;
+    *out = p;
+    return MP_OK;
+}
+
+void mp_pool_free(mp_pool *p)
+{
+    if (!p)
+        return;
+    ASAN_UNPOISON_MEMORY_REGION(p->base, p->committed);
+    munmap(p->base, p->range);
+    mp_free(p->blocks);
+    mp_free(p);
+}
+
+/* Room for two more entries: an allocation adds at most one block and one remainder. */
+static bool reserve_entries(mp_pool *p)
+{
+    if (p->count + 2 <= p->capacity)
+        return true;
+    const size_t capacity = p->capacity ? 2 * p->capacity : 64;
+    block *grown = mp_realloc(p->blocks, capacity, sizeof *grown);
+    if (!grown)
+        return false;
+    p->blocks = grown;
+    p->capacity = capacity;
+    return true;
+}
+
+static bool commit(mp_pool *p, size_t end)
+{
+    if (end <= p->committed)
+        return true;
+    if (end > p->range)
+        return false;
+    size_t target = round_up(end, commit_step);
+    if (target > p->range)
+        target = p->range;
+    if (mprotect(p->base + p->committed, target - p->committed, PROT_READ | PROT_WRITE))
+        return false;
+    ASAN_POISON_MEMORY_REGION(p->base + p->committed, target - p->committed);
+    p->committed = target;
+    return true;
+}
+
+static size_t best_fit(const mp_pool *p, size_t size)
+{
+    size_t best = p->count;
+
+    for (size_t i = 0; i < p->count; i++) {
+        const block *b = &p->blocks[i];
+        if (!b->serial && b->size >= size && (best == p->count || b->size < p->blocks[best].size))
+            best = i;
+    }
+    return best;
+}
+
+static void insert(mp_pool *p, size_t at, block b)
+{
+    memmove(&p->blocks[at + 1], &p->blocks[at], (p->count - at) * sizeof b);
+    p->blocks[at] = b;
+    p->count++;
+}
+
+/* Entry `at` for a block of `size`, split off a free one or put at the end; false: no room. */
+static bool place(mp_pool *p, size_t at, size_t size)
+{
+    if (at == p->count) {
+        if (!commit(p, p->end + size))
+            return false;
+        insert(p, at, (block){p->end, size, 0});
+        p->end += size;
+        return true;
+    }
+    block *b = &p->blocks[at];
+    if (b->size > size) {
+        const block rest = {b->offset + size, b->size - size, 0};
+        b->size = size;
+        insert(p, at + 1, rest);
+    }
+    return true;
+}
+
+void *mp_pool_alloc(mp_pool *p, size_t bytes)
+{
+    const size_t size = round_up(bytes ? bytes : 1, alignment);
+
+    p->stats.requests++;
+    if (p->fail_at && --p->fail_at == 0)
+        return NULL;
+    if (size < bytes || size > p->range)
+        return NULL;
+    if (p->stats.limit && size > p->stats.limit - p->stats.live)
+        return NULL;
+    if (!reserve_entries(p))
+        return NULL;
+    const size_t at = best_fit(p, size);
+    if (!place(p, at, size))
+        return NULL;
+    p->blocks[at].serial = p->next_serial++;
+    p->stats.live += size;
+    if (p->stats.live > p->stats.peak)
+        p->stats.peak = p->stats.live;
+    ASAN_UNPOISON_MEMORY_REGION(p->base + p->blocks[at].offset, bytes);
+    return p->base + p->blocks[at].offset;
+}
+
+uint64_t mp_pool_serial(const mp_pool *p)
+{
+    return p->next_serial;
+}
+
+static bool holds_one_of(const mp_pool *p, const block *b, void *const *keep, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const char *address = keep[i];
+        if (address && address >= p->base + b->offset && address < p->base + b->offset + b->size)
+            return true;
+    }
+    return false;
+}
+
+/* Joins neighbouring free blocks and cuts a free tail off. */
+static void join(mp_pool *p)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->count; i++) {
+        if (n && !p->blocks[n - 1].serial && !p->blocks[i].serial)
+            p->blocks[n - 1].size += p->blocks[i].size;
+        else
+            p->blocks[n++] = p->blocks[i];
+    }
+    if (n && !p->blocks[n - 1].serial)
+        p->end = p->blocks[--n].offset;
+    p->count = n;
+}
+
+void mp_pool_release(mp_pool *p, uint64_t from, void *const *keep, int n)
+{
+    bool freed = false;
+
+    for (size_t i = 0; i < p->count; i++) {
+        block *b = &p->blocks[i];
+        if (!b->serial || b->serial < from || holds_one_of(p, b, keep, n))
+            continue;
+        ASAN_POISON_MEMORY_REGION(p->base + b->offset, b->size);
+        p->stats.live -= b->size;
+        b->serial = 0;
+        freed = true;
+    }
+    if (freed)
+        join(p);
+}
+
+static void give_back(mp_pool *p, size_t from, size_t to)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    from = round_up(from, page);
+    to = to / page * page;
+    if (from < to)
+        madvise(p->base + from, to - from, MADV_DONTNEED);
+}
+
+void mp_pool_trim(mp_pool *p)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (!p->blocks[i].serial)
+            give_back(p, p->blocks[i].offset, p->blocks[i].offset + p->blocks[i].size);
+    give_back(p, p->end, p->committed);
+}
+
+mp_pool_stats mp_pool_stats_of(const mp_pool *p)
+{
+    return p->stats;
+}
+
+void mp_pool_restart_peak(mp_pool *p)
+{
+    p->stats.peak = p->stats.live;
+}
+
+void mp_pool_fail_at(mp_pool *p, uint64_t n)
+{
+    p->fail_at = n;
+}
