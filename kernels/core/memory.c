@@ -24,9 +24,11 @@ bool mp_mul_size(size_t a, size_t b, size_t *out)
 
 void *mp_alloc(size_t count, size_t size)
 {
-    if (refused())
+    size_t bytes;
+
+    if (!mp_mul_size(count, size, &bytes) || refused())
         return NULL;
-    return calloc(count ? count : 1, size ? size : 1);
+    return calloc(1, bytes ? bytes : 1);
 }
 
 void *mp_realloc(void *block, size_t count, size_t size)
