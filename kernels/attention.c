@@ -1,0 +1,157 @@
+#include <math.h>
+
+#include "kernels/backend.h"
+#include "kernels/core/ctx_internal.h"
+#include "kernels/ops.h"
+#include "kernels/rules.h"
+
+/* transformers multiplies by hand, so it meets matmul's rule; everything else is torch's SDPA. */
+static void check_dtypes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v,
+                         mp_attn_rounding rounding)
+{
+    if (rounding == MP_ATTN_SDPA) {
+        mp_rule_check(c, MP_RULE_SDPA, q, k);
+        mp_rule_check(c, MP_RULE_SDPA, q, v);
+    } else {
+        mp_rule_check(c, MP_RULE_MATMUL4D, q, k);
+        mp_rule_check(c, MP_RULE_MATMUL4D, q, v);
+    }
+}
+
+static bool fits(mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
+{
+    if (q.rank != 3 || k.rank != 3 || !mp_same_shape(k, v) || q.dim[0] != k.dim[0])
+        return false;
+    if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads || q.dim[2] % o->heads)
+        return false;
+    if (k.dim[2] * o->heads != q.dim[2] * o->kv_heads)
+        return false;
+    return !mp_given(o->mask) || (o->mask.rank == 2 && o->mask.dim[0] == k.dim[0] &&
+                                  o->mask.dim[1] == k.dim[1] && o->mask.dtype == q.dtype);
+}
+
+mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
+{
+    char qs[96], ks[96];
+
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "attn_softmax", NULL);
+    check_dtypes(c, q, k, v, o.rounding);
+    if (mp_failed(c))
+        return MP_NONE;
+    o.kv_heads = o.kv_heads ? o.kv_heads : o.heads;
+    if (!fits(q, k, v, &o))
+        return mp_fail(
+            c, MP_ESHAPE, NULL, "attention: q %s, k and v %s with %d and %d heads do not fit",
+            mp_shape_text(q, qs, sizeof qs), mp_shape_text(k, ks, sizeof ks), o.heads, o.kv_heads);
+    if (o.scale == 0.0f)
+        o.scale = (float)(1.0 / sqrt((double)(q.dim[2] / o.heads)));
+    const mp_tensor y = mp_like(c, q);
+    if (!mp_failed(c))
+        c->backend->product.attn_softmax(c, q, k, v, &o, y);
+    return mp_op_end(c, &op, y);
+}
+
+static mp_heads separate_heads(mp_tensor t, int64_t d)
+{
+    return (mp_heads){t, 0, mp_dim(t, -1), d};
+}
+
+mp_tensor mp_attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int heads, float eps)
+{
+    char qs[96], ks[96];
+
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "attn_linear", NULL);
+    if (q.rank != 3 || !mp_same_shape(q, k) || !mp_same_shape(q, v) || heads < 1 ||
+        q.dim[2] % heads)
+        return mp_fail(c, MP_ESHAPE, NULL, "linear attention: q %s and k %s with %d heads",
+                       mp_shape_text(q, qs, sizeof qs), mp_shape_text(k, ks, sizeof ks), heads);
+    const int64_t d = q.dim[2] / heads;
+    const mp_tensor y = mp_like(c, q);
+    const mp_attn_linear_args a = {separate_heads(q, d),
+                                   separate_heads(k, d),
+                                   separate_heads(v, d),
+                                   separate_heads(y, d),
+                                   q.dim[0],
+                                   q.dim[1],
+                                   heads,
+                                   d,
+                                   eps};
+    if (!mp_failed(c))
+        c->backend->product.attn_linear(c, &a);
+    return mp_op_end(c, &op, y);
+}
+
+/* x [B, H, W, G*3*d]: q, k, v of group g lie at channels g*3d, +d, +2d. */
+static mp_attn_linear_args multiscale_args(mp_tensor x, mp_tensor y, int64_t d, float eps)
+{
+    const int64_t groups = x.dim[3] / (3 * d);
+    const mp_heads in = {x, 0, x.dim[3], 3 * d}, out = {y, 0, y.dim[3], d};
+    mp_attn_linear_args a = {in, in, in, out, x.dim[0], x.dim[1] * x.dim[2], groups, d, eps};
+
+    a.k.at = d;
+    a.v.at = 2 * d;
+    return a;
+}
+
+static mp_tensor multiscale_result(mp_ctx *c, mp_tensor x, int head_dim)
+{
+    char xs[96];
+
+    if (x.rank != 4 || head_dim < 1 || x.dim[3] % (3 * head_dim))
+        return mp_fail(c, MP_ESHAPE, NULL, "multi-scale attention: %s with head dimension %d",
+                       mp_shape_text(x, xs, sizeof xs), head_dim);
+    return mp_new(c, x.dtype, 4, MP_DIMS(x.dim[0], x.dim[1], x.dim[2], x.dim[3] / 3));
+}
+
+mp_tensor mp_attn_multiscale_linear(mp_ctx *c, mp_tensor x, int head_dim, float eps)
+{
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "attn_multiscale_linear", NULL);
+    const mp_tensor y = multiscale_result(c, x, head_dim);
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
+    c->backend->product.attn_linear(c, &a);
+    return mp_op_end(c, &op, y);
+}
+
+mp_tensor mp_attn_multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, float eps,
+                                       bool no_cast_back)
+{
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "attn_multiscale_quadratic", NULL);
+    const mp_tensor y = multiscale_result(c, x, head_dim);
+    const mp_tensor scores = {.dtype = no_cast_back ? MP_F32 : x.dtype};
+    mp_rule_check(c, MP_RULE_MATMUL4D, x, scores); /* v times scores */
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
+    c->backend->product.attn_quadratic(c, &a);
+    return mp_op_end(c, &op, y);
+}
+
+mp_tensor mp_rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int heads)
+{
+    char xs[96], cs[96];
+
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "rope_half", NULL);
+    const mp_dtype dtype = mp_rule_check(c, MP_RULE_MUL, x, cos);
+    if (mp_failed(c))
+        return MP_NONE;
+    if (x.rank != 3 || heads < 1 || x.dim[2] % (2 * heads) || cos.rank != 2 ||
+        !mp_same_shape(cos, sin) || cos.dim[0] != x.dim[1] || cos.dim[1] * heads != x.dim[2])
+        return mp_fail(c, MP_ESHAPE, NULL, "rotary embedding: %s with %d heads and cos, sin %s",
+                       mp_shape_text(x, xs, sizeof xs), heads, mp_shape_text(cos, cs, sizeof cs));
+    const mp_tensor y = mp_like_as(c, x, dtype);
+    if (!mp_failed(c))
+        c->backend->vector.rope_half(c, x, cos, sin, heads, y);
+    return mp_op_end(c, &op, y);
+}

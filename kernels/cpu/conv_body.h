@@ -1,0 +1,202 @@
+/* Convolution on channels-last pictures.  Included by kernels/cpu/isa.c only.
+ *
+ * The general form is the tiled product of gemm_body.h whose left operand is gathered: a chunk of
+ * patches at a time, never all of them.  A depthwise convolution is a kernel of its own, a band of
+ * rows and a few channels at a time. */
+
+typedef struct conv_geometry {
+    mp_tensor x;
+    int64_t h, w, c, out_h, out_w, kh, kw, per_group; /* per_group: input channels of a group */
+    int stride, padding;
+} conv_geometry;
+
+/* Where input pixel (y, x) of output pixel m under tap (i, j) lies, -1 in the padding. */
+static inline int64_t conv_pixel(const conv_geometry *v, int64_t m, int64_t i, int64_t j)
+{
+    const int64_t ox = m % v->out_w, oy = m / v->out_w % v->out_h, n = m / (v->out_w * v->out_h);
+    const int64_t y = oy * v->stride + i - v->padding, x = ox * v->stride + j - v->padding;
+
+    if (y < 0 || y >= v->h || x < 0 || x >= v->w)
+        return -1;
+    return (n * v->h + y) * v->w + x;
+}
+
+/* Columns of a patch are ordered tap by tap, each tap the channels of its group. */
+static const float *load_patches(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
+                                 int64_t k, float *panel, int64_t *lda)
+{
+    const conv_geometry *v = p->a;
+    const size_t size = mp_dtype_size(v->x.store);
+
+    for (int64_t at = k0; at < k0 + k;) {
+        const int64_t tap = at / v->per_group, first = at % v->per_group;
+        const int64_t n = vec_min(v->per_group - first, k0 + k - at);
+        for (int64_t r = 0; r < m; r++) {
+            float *to = panel + r * k + (at - k0);
+            const int64_t pixel = conv_pixel(v, m0 + r, tap / v->kw, tap % v->kw);
+            if (pixel < 0) {
+                memset(to, 0, (size_t)n * sizeof *to);
+                continue;
+            }
+            const int64_t from = pixel * v->c + g * v->per_group + first;
+            vec_widen(v->x.store, (const char *)v->x.data + (size_t)from * size, to, n);
+        }
+        at += n;
+    }
+    *lda = k;
+    return panel;
+}
+
+/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in. */
+static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
+{
+    const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3];
+    mp_tensor packed = mp_new(c, w.store, 3, MP_DIMS(o, taps, ch));
+    const mp_strided s = {3, {o, taps, ch}, {taps * ch, ch, 1}, {ch * taps, 1, taps}};
+
+    if (taps == 1)
+        return w;
+    if (!mp_failed(c))
+        move(c, &s, packed.data, w.data, mp_dtype_size(w.store));
+    return packed;
+}
+
+static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
+                         mp_tensor y)
+{
+    gemm_args p = {.c = c, .load_a = load_patches, .a = v, .bias = b, .y = y, .groups = groups};
+
+    p.b = pack_weights(c, w);
+    p.m = mp_rows(y);
+    p.n = w.dim[0] / groups;
+    p.k = v->kh * v->kw * v->per_group;
+    p.y_stride = w.dim[0];
+    if (!mp_failed(c))
+        gemm(&p);
+}
+
+/* Depthwise: channels of one task, and about how many bytes of input it holds. */
+enum { DEPTHWISE_C = 32, DEPTHWISE_BYTES = 1 << 18, DEPTHWISE_TAPS = 49 };
+
+typedef struct depthwise_args {
+    mp_ctx *c;
+    const conv_geometry *v;
+    mp_tensor w, b, y;
+    int64_t batch, band, bands, slices;
+} depthwise_args;
+
+/* Input rows of a band, zero-padded at all sides, [rows][row width][DEPTHWISE_C]. */
+static void depthwise_load(const depthwise_args *p, int64_t n, int64_t y0, int64_t rows, int64_t c0,
+                           int64_t cn, float *band)
+{
+    const conv_geometry *v = p->v;
+    const int64_t width = v->w + 2 * v->padding;
+    const size_t size = mp_dtype_size(v->x.store);
+
+    memset(band, 0, (size_t)(rows * width * DEPTHWISE_C) * sizeof *band);
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t y = y0 + r;
+        if (y < 0 || y >= v->h)
+            continue;
+        const char *from =
+            (const char *)v->x.data + (size_t)((n * v->h + y) * v->w * v->c + c0) * size;
+        float *to = band + (r * width + v->padding) * DEPTHWISE_C;
+        for (int64_t x = 0; x < v->w; x++)
+            vec_widen(v->x.store, from + (size_t)(x * v->c) * size, to + x * DEPTHWISE_C, cn);
+    }
+}
+
+/* Taps [kh*kw][DEPTHWISE_C] and bias of one slice of channels, fp32. */
+static void depthwise_weights(const depthwise_args *p, int64_t c0, int64_t cn, float *taps,
+                              float *bias)
+{
+    const int64_t count = p->v->kh * p->v->kw;
+    float one[DEPTHWISE_TAPS];
+
+    memset(taps, 0, (size_t)(count * DEPTHWISE_C) * sizeof *taps);
+    memset(bias, 0, DEPTHWISE_C * sizeof *bias);
+    for (int64_t ch = 0; ch < cn; ch++) {
+        const float *w = vec_read(p->w, (c0 + ch) * count, count, one);
+        for (int64_t t = 0; t < count; t++)
+            taps[t * DEPTHWISE_C + ch] = w[t];
+        if (mp_given(p->b))
+            bias[ch] = *vec_read(p->b, c0 + ch, 1, one);
+    }
+}
+
+static inline void depthwise_pixel(const conv_geometry *v, const float *at, const float *taps,
+                                   const float *bias, float *acc)
+{
+    const int64_t width = v->w + 2 * v->padding;
+
+    for (int ch = 0; ch < DEPTHWISE_C; ch++)
+        acc[ch] = 0.0f;
+    for (int64_t i = 0; i < v->kh; i++)
+        for (int64_t j = 0; j < v->kw; j++) {
+            const float *x = at + (i * width + j) * DEPTHWISE_C;
+            const float *w = taps + (i * v->kw + j) * DEPTHWISE_C;
+            for (int ch = 0; ch < DEPTHWISE_C; ch++)
+                acc[ch] += x[ch] * w[ch];
+        }
+    for (int ch = 0; ch < DEPTHWISE_C; ch++)
+        acc[ch] += bias[ch];
+}
+
+static int64_t depthwise_rows(const conv_geometry *v, int64_t band)
+{
+    return (band - 1) * v->stride + v->kh;
+}
+
+static void depthwise_task(void *arg, int64_t task, int worker)
+{
+    const depthwise_args *p = arg;
+    const conv_geometry *v = p->v;
+    const int64_t c0 = task % p->slices * DEPTHWISE_C, cn = vec_min(DEPTHWISE_C, v->c - c0);
+    const int64_t y0 = task / p->slices % p->bands * p->band, n = task / (p->slices * p->bands);
+    const int64_t rows = vec_min(p->band, v->out_h - y0), width = v->w + 2 * v->padding;
+    float *taps = mp_scratch(p->c, worker), *bias = taps + v->kh * v->kw * DEPTHWISE_C;
+    float *band = bias + DEPTHWISE_C, acc[DEPTHWISE_C];
+
+    depthwise_weights(p, c0, cn, taps, bias);
+    depthwise_load(p, n, y0 * v->stride - v->padding, depthwise_rows(v, rows), c0, cn, band);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t x = 0; x < v->out_w; x++) {
+            depthwise_pixel(v, band + (r * v->stride * width + x * v->stride) * DEPTHWISE_C, taps,
+                            bias, acc);
+            const int64_t at = ((n * v->out_h + y0 + r) * v->out_w + x) * v->c + c0;
+            vec_narrow(p->y.store, p->c->e4m3, acc,
+                       (char *)p->y.data + (size_t)at * mp_dtype_size(p->y.store), cn);
+        }
+}
+
+static void depthwise(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
+{
+    depthwise_args p = {.c = c, .v = v, .w = w, .b = b, .y = y, .batch = v->x.dim[0]};
+    const int64_t row_bytes = (v->w + 2 * v->padding) * DEPTHWISE_C * (int64_t)sizeof(float);
+
+    p.band = (DEPTHWISE_BYTES / row_bytes - v->kh) / v->stride + 1;
+    p.band = vec_min(p.band < 1 ? 1 : p.band, 16);
+    p.bands = (v->out_h + p.band - 1) / p.band;
+    p.slices = (v->c + DEPTHWISE_C - 1) / DEPTHWISE_C;
+    const size_t bytes = (size_t)((v->kh * v->kw + 1) * DEPTHWISE_C) * sizeof(float) +
+                         (size_t)(depthwise_rows(v, p.band) * row_bytes);
+    if (mp_scratch_reserve(c, bytes))
+        mp_parallel(c, p.batch * p.bands * p.slices, depthwise_task, &p);
+}
+
+static void conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o, mp_tensor y)
+{
+    const mp_mark mark = mp_open(c);
+    const conv_geometry v = {x,        x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2],
+                             w.dim[2], w.dim[3], w.dim[1], o.stride, o.padding};
+
+    if (mp_numel(y) == 0)
+        return;
+    if (o.groups == x.dim[3] && w.dim[0] == x.dim[3] && w.dim[2] * w.dim[3] <= DEPTHWISE_TAPS)
+        depthwise(c, &v, w, b, y);
+    else if (o.groups == 1 && w.dim[2] * w.dim[3] == 1 && o.stride == 1 && o.padding == 0)
+        linear(c, x, mp_reshape(w, 2, MP_DIMS(w.dim[0], w.dim[1])), b, y);
+    else
+        conv_general(c, &v, w, b, o.groups, y);
+    mp_drop(c, mark);
+}

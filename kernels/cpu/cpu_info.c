@@ -1,0 +1,59 @@
+#include "kernels/cpu/cpu_info.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cblas.h>
+#include <hwloc.h>
+
+/* hwloc leaves the model's name to the operating system: /proc/cpuinfo has it on Linux. */
+static void cpu_model(char *text, size_t size)
+{
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    char line[256];
+
+    snprintf(text, size, "unknown");
+    while (f && fgets(line, sizeof line, f)) {
+        char *value = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !value)
+            continue;
+        value += strspn(value, ": \t");
+        value[strcspn(value, "\n")] = '\0';
+        snprintf(text, size, "%s", value);
+        break;
+    }
+    if (f)
+        fclose(f);
+}
+
+static int core_count(void)
+{
+    hwloc_topology_t topology;
+    int cores = 0;
+
+    if (hwloc_topology_init(&topology))
+        return 0;
+    if (!hwloc_topology_load(topology))
+        cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+    hwloc_topology_destroy(topology);
+    return cores > 0 ? cores : 0;
+}
+
+void mp_cpu_describe(mp_device_info *out)
+{
+    cpu_set_t set;
+
+    cpu_model(out->cpu, sizeof out->cpu);
+    snprintf(out->blas, sizeof out->blas, "%s, core %s", openblas_get_config(),
+             openblas_get_corename());
+    out->threads = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    out->cores = core_count();
+    out->memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+void mp_cpu_single_blas(void)
+{
+    openblas_set_num_threads(1);
+}

@@ -1,0 +1,65 @@
+#include "kernels/cpu/cpu_select.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool runs_base(void)
+{
+    return true;
+}
+
+static bool runs_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool runs_avx512(void)
+{
+    return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+static bool runs_avx512bf16(void)
+{
+    return runs_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+/* Best first. */
+static const struct level {
+    const mp_backend *table;
+    bool (*runs)(void);
+} levels[] = {
+    {&mp_cpu_avx512bf16, runs_avx512bf16},
+    {&mp_cpu_avx512, runs_avx512},
+    {&mp_cpu_avx2, runs_avx2},
+    {&mp_cpu_base, runs_base},
+};
+
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+void mp_cpu_list(char *text, size_t size)
+{
+    size_t at = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < LEVELS; i++)
+        if (levels[i].runs() && at < size)
+            at += (size_t)snprintf(text + at, size - at, "%s%s", at ? " " : "",
+                                   levels[i].table->name);
+}
+
+mp_code mp_cpu_select(const char *isa, const mp_backend **out, mp_error *err)
+{
+    char list[96];
+
+    for (int i = 0; i < LEVELS; i++)
+        if (levels[i].runs() && (!isa || !strcmp(isa, levels[i].table->name))) {
+            *out = levels[i].table;
+            return MP_OK;
+        }
+    mp_cpu_list(list, sizeof list);
+    return mp_error_set(err, MP_EDEVICE,
+                        "instruction set \"%s\" is not one that this machine runs; choose from: %s",
+                        isa, list);
+}

@@ -1,0 +1,269 @@
+/* y = A B^T + bias in tiles.  Included by kernels/cpu/isa.c only.
+ *
+ * A tile of y is one task: its operands arrive in chunks of k as fp32, in place where they are fp32
+ * and through cache-sized panels where they are narrower; OpenBLAS, single-threaded, multiplies and
+ * accumulates into an fp32 tile; the epilogue adds the bias and rounds once.  The tiling follows
+ * from the sizes alone, so that no bit depends on the number of threads. */
+
+enum { GEMM_M = 256, GEMM_N = 256, GEMM_K = 512 };
+
+typedef struct gemm_args gemm_args;
+
+struct gemm_args {
+    mp_ctx *c;
+    int64_t m, n, k; /* of one group */
+    int64_t groups;
+    /* Rows [m0, m0+m) of A, columns [k0, k0+k), of group g: returns where they lie as fp32 and sets
+     * the distance between rows; may fill and return panel [m, k]. */
+    const float *(*load_a)(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
+                           int64_t k, float *panel, int64_t *lda);
+    const void *a;     /* the loader's own data */
+    mp_tensor b;       /* [groups*n, k] row after row */
+    mp_tensor bias, y; /* y: rows of y_stride, group g at column g*n */
+    int64_t y_stride;
+    int64_t tile_m, tile_n, tiles_m, tiles_n;
+};
+
+/* Floats of scratch: two panels, the tile, a row of bias. */
+static size_t gemm_scratch(const gemm_args *p)
+{
+    const int64_t k = vec_min(p->k, GEMM_K);
+
+    return (size_t)(p->tile_m * k + p->tile_n * k + p->tile_m * p->tile_n + p->tile_n) *
+           sizeof(float);
+}
+
+static const float *gemm_load_b(const gemm_args *p, int64_t row, int64_t n, int64_t k0, int64_t k,
+                                float *panel, int64_t *ldb)
+{
+    if (p->b.store == MP_F32) {
+        *ldb = p->k;
+        return (const float *)p->b.data + row * p->k + k0;
+    }
+    const size_t size = mp_dtype_size(p->b.store);
+    for (int64_t i = 0; i < n; i++)
+        vec_widen(p->b.store, (const char *)p->b.data + (size_t)((row + i) * p->k + k0) * size,
+                  panel + i * k, k);
+    *ldb = k;
+    return panel;
+}
+
+/* Adds the bias and rounds a finished tile into y. */
+static void gemm_store(const gemm_args *p, float *tile, int64_t ld, int64_t m0, int64_t m,
+                       int64_t column, int64_t n, float *bias_row)
+{
+    const float *bias = mp_given(p->bias) ? vec_read(p->bias, column, n, bias_row) : NULL;
+
+    for (int64_t i = 0; i < m; i++) {
+        float *row = tile + i * ld;
+        if (bias)
+            for (int64_t j = 0; j < n; j++)
+                row[j] += bias[j];
+        vec_commit(p->c->e4m3, p->y, (m0 + i) * p->y_stride + column, row, n);
+    }
+}
+
+static void gemm_task(void *arg, int64_t task, int worker)
+{
+    const gemm_args *p = arg;
+    const int64_t per_group = p->tiles_m * p->tiles_n;
+    const int64_t g = task / per_group, within = task % per_group;
+    const int64_t m0 = within / p->tiles_n * p->tile_m, n0 = within % p->tiles_n * p->tile_n;
+    const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
+    const int64_t column = g * p->n + n0, kc = vec_min(p->k, GEMM_K);
+    float *a_panel = mp_scratch(p->c, worker), *b_panel = a_panel + p->tile_m * kc;
+    float *own = b_panel + p->tile_n * kc, *bias_row = own + p->tile_m * p->tile_n;
+    const bool direct = p->y.store == MP_F32;
+    float *tile = direct ? (float *)p->y.data + m0 * p->y_stride + column : own;
+    const int64_t ld = direct ? p->y_stride : n;
+
+    for (int64_t k0 = 0; k0 < p->k; k0 += GEMM_K) {
+        const int64_t k = vec_min(GEMM_K, p->k - k0);
+        int64_t lda, ldb;
+        const float *a = p->load_a(p, g, m0, m, k0, k, a_panel, &lda);
+        const float *b = gemm_load_b(p, column, n, k0, k, b_panel, &ldb);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, 1.0f, a,
+                    (int)lda, b, (int)ldb, k0 ? 1.0f : 0.0f, tile, (int)ld);
+    }
+    gemm_store(p, tile, ld, m0, m, column, n, bias_row);
+}
+
+/* Tiles of nearly equal size, none larger than the limit: 260 rows become 2 x 130, not 256 + 4. */
+static int64_t gemm_even(int64_t extent, int64_t limit)
+{
+    const int64_t tiles = (extent + limit - 1) / limit;
+
+    return tiles ? (extent + tiles - 1) / tiles : 1;
+}
+
+/* k = 0 is an empty sum: y is the bias. */
+static void gemm_empty_sum(const gemm_args *p)
+{
+    float zero[VEC_CHUNK] = {0};
+
+    for (int64_t i = 0; i < mp_numel(p->y); i++) {
+        const int64_t column = i % p->y_stride;
+        float bias = 0.0f;
+        const float *v = mp_given(p->bias) ? vec_read(p->bias, column, 1, &bias) : zero;
+        vec_narrow(p->y.store, p->c->e4m3, v,
+                   (char *)p->y.data + (size_t)i * mp_dtype_size(p->y.store), 1);
+    }
+}
+
+static void gemm(gemm_args *p)
+{
+    if (p->m == 0 || p->n == 0)
+        return;
+    if (p->k == 0) {
+        gemm_empty_sum(p);
+        return;
+    }
+    p->tile_m = gemm_even(p->m, GEMM_M);
+    p->tile_n = gemm_even(p->n, GEMM_N);
+    p->tiles_m = (p->m + p->tile_m - 1) / p->tile_m;
+    p->tiles_n = (p->n + p->tile_n - 1) / p->tile_n;
+    if (mp_scratch_reserve(p->c, gemm_scratch(p)))
+        mp_parallel(p->c, p->groups * p->tiles_m * p->tiles_n, gemm_task, p);
+}
+
+/* Rows of a plain matrix. */
+static const float *load_matrix(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
+                                int64_t k, float *panel, int64_t *lda)
+{
+    const mp_tensor *x = p->a;
+
+    (void)g;
+    if (x->store == MP_F32) {
+        *lda = p->k;
+        return (const float *)x->data + m0 * p->k + k0;
+    }
+    const size_t size = mp_dtype_size(x->store);
+    for (int64_t i = 0; i < m; i++)
+        vec_widen(x->store, (const char *)x->data + (size_t)((m0 + i) * p->k + k0) * size,
+                  panel + i * k, k);
+    *lda = k;
+    return panel;
+}
+
+/* A handful of rows is no matrix product but a stream over the weights: each weight is widened once
+ * and meets all rows. */
+enum { GEMV_ROWS = 4, GEMV_TASK = 32 };
+
+typedef struct gemv_args {
+    mp_ctx *c;
+    const float *x; /* [rows, k] */
+    mp_tensor w, b, y;
+    int64_t rows, n, k;
+} gemv_args;
+
+static inline void gemv_lanes(const float *w, const float *x, int64_t n, float *lane)
+{
+    int64_t j = 0;
+
+    for (; j + VEC_LANES <= n; j += VEC_LANES)
+        for (int l = 0; l < VEC_LANES; l++)
+            lane[l] += w[j + l] * x[j + l];
+    for (int l = 0; j < n; j++, l++)
+        lane[l] += w[j] * x[j];
+}
+
+static void gemv_task(void *arg, int64_t task, int worker)
+{
+    const gemv_args *p = arg;
+    float chunk[VEC_CHUNK], bias;
+    const int64_t end = vec_min(p->n, (task + 1) * GEMV_TASK);
+
+    (void)worker;
+    for (int64_t o = task * GEMV_TASK; o < end; o++) {
+        float lane[GEMV_ROWS][VEC_LANES] = {{0}};
+        for (int64_t k0 = 0; k0 < p->k; k0 += VEC_CHUNK) {
+            const int64_t n = vec_min(VEC_CHUNK, p->k - k0);
+            const float *w = vec_read(p->w, o * p->k + k0, n, chunk);
+            for (int64_t r = 0; r < p->rows; r++)
+                gemv_lanes(w, p->x + r * p->k + k0, n, lane[r]);
+        }
+        for (int64_t r = 0; r < p->rows; r++) {
+            float s = vec_lane_sum(lane[r]);
+            if (mp_given(p->b))
+                s += *vec_read(p->b, o, 1, &bias);
+            vec_narrow(p->y.store, p->c->e4m3, &s,
+                       (char *)p->y.data + (size_t)(r * p->n + o) * mp_dtype_size(p->y.store), 1);
+        }
+    }
+}
+
+static void gemv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
+{
+    const mp_mark mark = mp_open(c);
+    const int64_t k = mp_dim(x, -1), rows = mp_rows(x);
+    const mp_tensor wide = x.store == MP_F32 ? x : mp_new(c, MP_F32, 1, MP_DIMS(rows * k));
+    gemv_args p = {c, wide.data, w, b, y, rows, w.dim[0], k};
+
+    if (!mp_failed(c)) {
+        if (x.store != MP_F32)
+            vec_widen(x.store, x.data, wide.data, rows * k);
+        mp_parallel(c, vec_tasks(p.n, GEMV_TASK), gemv_task, &p);
+    }
+    mp_drop(c, mark);
+}
+
+static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
+{
+    gemm_args p = {.c = c, .load_a = load_matrix, .a = &x, .b = w, .bias = b, .y = y, .groups = 1};
+
+    p.m = mp_rows(x);
+    p.k = mp_dim(x, -1);
+    p.n = w.dim[0];
+    p.y_stride = p.n;
+    if (p.m <= GEMV_ROWS && p.k > 0)
+        gemv(c, x, w, b, y);
+    else
+        gemm(&p);
+}
+
+typedef struct matmul_args {
+    mp_ctx *c;
+    mp_tensor a, b, y;
+    int64_t m, n, k, tile_m, tiles_m;
+} matmul_args;
+
+/* Batched a [M, K] b [K, N]: the second operand comes as it lies, k rows of n. */
+static void matmul_task(void *arg, int64_t task, int worker)
+{
+    const matmul_args *p = arg;
+    const int64_t batch = task / p->tiles_m, m0 = task % p->tiles_m * p->tile_m;
+    const int64_t m = vec_min(p->tile_m, p->m - m0), kc = vec_min(p->k, GEMM_K);
+    float *a_panel = mp_scratch(p->c, worker), *b_panel = a_panel + p->tile_m * kc;
+    float *tile = b_panel + kc * p->n;
+
+    for (int64_t i = 0; i < m * p->n; i++)
+        tile[i] = 0.0f;
+    for (int64_t k0 = 0; k0 < p->k; k0 += GEMM_K) {
+        const int64_t k = vec_min(GEMM_K, p->k - k0);
+        const float *b = vec_read(p->b, (batch * p->k + k0) * p->n, k * p->n, b_panel);
+        for (int64_t i = 0; i < m; i++) {
+            const int64_t at = (batch * p->m + m0 + i) * p->k + k0;
+            vec_widen(p->a.store, (const char *)p->a.data + (size_t)at * mp_dtype_size(p->a.store),
+                      a_panel + i * k, k);
+        }
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)p->n, (int)k, 1.0f,
+                    a_panel, (int)k, b, (int)p->n, 1.0f, tile, (int)p->n);
+    }
+    const int64_t at = (batch * p->m + m0) * p->n;
+    if (p->y.store == MP_F32)
+        memcpy((float *)p->y.data + at, tile, (size_t)(m * p->n) * sizeof(float));
+    vec_commit(p->c->e4m3, p->y, at, tile, m * p->n);
+}
+
+static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
+{
+    matmul_args p = {c, a, b, y, mp_dim(a, -2), mp_dim(b, -1), mp_dim(a, -1), 0, 0};
+
+    if (mp_numel(y) == 0)
+        return;
+    p.tile_m = gemm_even(p.m, GEMM_M);
+    p.tiles_m = (p.m + p.tile_m - 1) / p.tile_m;
+    const int64_t kc = vec_min(p.k, GEMM_K), batch = mp_numel(y) / (p.m * p.n);
+    if (mp_scratch_reserve(c, (size_t)(p.tile_m * kc + kc * p.n + p.tile_m * p.n) * sizeof(float)))
+        mp_parallel(c, batch * p.tiles_m, matmul_task, &p);
+}

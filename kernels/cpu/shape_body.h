@@ -1,0 +1,175 @@
+/* Movement, gathering and resampling.  Included by kernels/cpu/isa.c only. */
+
+typedef struct move_args {
+    const mp_strided *s;
+    char *dst;
+    const char *src;
+    size_t size;
+    int64_t rows, rows_per_task;
+} move_args;
+
+static inline void move_row(const move_args *m, int64_t dst_at, int64_t src_at)
+{
+    const int last = m->s->rank - 1;
+    const int64_t n = m->s->dim[last], sd = m->s->a[last], ss = m->s->b[last];
+    char *dst = m->dst + (size_t)dst_at * m->size;
+    const char *src = m->src + (size_t)src_at * m->size;
+
+    if (sd == 1 && ss == 1) {
+        memcpy(dst, src, (size_t)n * m->size);
+    } else if (m->size == 4) {
+        for (int64_t i = 0; i < n; i++)
+            ((uint32_t *)dst)[i * sd] = ((const uint32_t *)src)[i * ss];
+    } else if (m->size == 2) {
+        for (int64_t i = 0; i < n; i++)
+            ((uint16_t *)dst)[i * sd] = ((const uint16_t *)src)[i * ss];
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            dst[i * sd] = src[i * ss];
+    }
+}
+
+static void move_task(void *arg, int64_t task, int worker)
+{
+    const move_args *m = arg;
+    const int64_t end = vec_min(m->rows, (task + 1) * m->rows_per_task);
+    int64_t dst_at, src_at;
+
+    (void)worker;
+    for (int64_t r = task * m->rows_per_task; r < end; r++) {
+        strided_row(m->s, r, &dst_at, &src_at);
+        move_row(m, dst_at, src_at);
+    }
+}
+
+static void move(mp_ctx *c, const mp_strided *s, void *dst, const void *src, size_t size)
+{
+    move_args m = {.s = s, .dst = dst, .src = src, .size = size};
+
+    m.rows = strided_rows(s);
+    m.rows_per_task = vec_task_rows(s->dim[s->rank - 1]);
+    mp_parallel(c, vec_tasks(m.rows, m.rows_per_task), move_task, &m);
+}
+
+/* Rows in w's own format are copied; a table that is stored narrower widens, exactly. */
+static void embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w, mp_tensor y)
+{
+    const int64_t d = w.dim[1];
+    float chunk[VEC_CHUNK];
+
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t i = 0; i < d; i += VEC_CHUNK) {
+            const int64_t m = vec_min(VEC_CHUNK, d - i);
+            vec_widen(w.store,
+                      (const char *)w.data + (size_t)(ids[r] * d + i) * mp_dtype_size(w.store),
+                      chunk, m);
+            vec_narrow(y.store, c->e4m3, chunk,
+                       (char *)y.data + (size_t)(r * d + i) * mp_dtype_size(y.store), m);
+        }
+}
+
+typedef struct mean_args {
+    mp_ctx *c;
+    mp_tensor x, y;
+    int group;
+    int64_t n; /* of y */
+} mean_args;
+
+static void mean_task(void *arg, int64_t task, int worker)
+{
+    const mean_args *p = arg;
+    float *in = mp_scratch(p->c, worker), out[VEC_CHUNK];
+    const int64_t end = vec_min(p->n, (task + 1) * VEC_TASK);
+
+    for (int64_t i = task * VEC_TASK; i < end; i += VEC_CHUNK) {
+        const int64_t n = vec_min(VEC_CHUNK, end - i);
+        const float *x = vec_read(p->x, i * p->group, n * p->group, in);
+        float *y = vec_slot(p->y, i, out);
+        for (int64_t j = 0; j < n; j++) {
+            float s = 0.0f;
+            for (int g = 0; g < p->group; g++)
+                s += x[j * p->group + g];
+            y[j] = s / (float)p->group;
+        }
+        vec_commit(p->c->e4m3, p->y, i, y, n);
+    }
+}
+
+static void mean_channels(mp_ctx *c, mp_tensor x, int group, mp_tensor y)
+{
+    mean_args p = {c, x, y, group, mp_numel(y)};
+
+    if (mp_scratch_reserve(c, (size_t)VEC_CHUNK * (size_t)group * sizeof(float)))
+        mp_parallel(c, vec_tasks(p.n, VEC_TASK), mean_task, &p);
+}
+
+/* Source rows and weight of one output line, align_corners=False (area_pixel_compute_source_index
+ * of torch's UpSample.h): (i + 0.5) * in / out - 0.5, clamped at 0. */
+typedef struct resize_tap {
+    int64_t low, high;
+    float weight; /* of high */
+} resize_tap;
+
+static inline resize_tap resize_tap_at(int64_t i, int64_t in, int64_t out)
+{
+    const float scale = (float)in / (float)out;
+    float at = scale * ((float)i + 0.5f) - 0.5f;
+
+    at = at < 0.0f ? 0.0f : at;
+    int64_t low = (int64_t)at;
+    low = low > in - 1 ? in - 1 : low;
+    return (resize_tap){low, low < in - 1 ? low + 1 : low, at - (float)low};
+}
+
+typedef struct resize_args {
+    mp_ctx *c;
+    mp_tensor x, y;
+} resize_args;
+
+static void resize_row(void *arg, int64_t row, int worker)
+{
+    const resize_args *p = arg;
+    const int64_t ch = p->x.dim[3], w = p->x.dim[2], h = p->x.dim[1];
+    const int64_t batch = row / p->y.dim[1];
+    const resize_tap v = resize_tap_at(row % p->y.dim[1], h, p->y.dim[1]);
+    float *buffer = mp_scratch(p->c, worker);
+    const float *top = vec_read(p->x, (batch * h + v.low) * w * ch, w * ch, buffer);
+    const float *bottom = vec_read(p->x, (batch * h + v.high) * w * ch, w * ch, buffer + w * ch);
+    float *out = vec_slot(p->y, row * p->y.dim[2] * ch, buffer + 2 * w * ch);
+
+    for (int64_t j = 0; j < p->y.dim[2]; j++) {
+        const resize_tap u = resize_tap_at(j, w, p->y.dim[2]);
+        const float l0 = 1.0f - u.weight, l1 = u.weight, h0 = 1.0f - v.weight, h1 = v.weight;
+        for (int64_t k = 0; k < ch; k++)
+            out[j * ch + k] = h0 * (l0 * top[u.low * ch + k] + l1 * top[u.high * ch + k]) +
+                              h1 * (l0 * bottom[u.low * ch + k] + l1 * bottom[u.high * ch + k]);
+    }
+    vec_commit(p->c->e4m3, p->y, row * p->y.dim[2] * ch, out, p->y.dim[2] * ch);
+}
+
+static void resize_bilinear(mp_ctx *c, mp_tensor x, mp_tensor y)
+{
+    resize_args p = {c, x, y};
+
+    if (mp_scratch_reserve(c, (size_t)((2 * x.dim[2] + y.dim[2]) * x.dim[3]) * sizeof(float)))
+        mp_parallel(c, y.dim[0] * y.dim[1], resize_row, &p);
+}
+
+static void measure(mp_ctx *c, mp_tensor x, mp_range *out)
+{
+    const int64_t n = mp_numel(x);
+    float chunk[VEC_CHUNK];
+
+    (void)c;
+    for (int64_t i = 0; i < n; i += VEC_CHUNK) {
+        const int64_t m = vec_min(VEC_CHUNK, n - i);
+        const float *v = vec_read(x, i, m, chunk);
+        for (int64_t j = 0; j < m; j++) {
+            const float a = fabsf(v[j]);
+            out->nan += a != a;
+            out->inf += a > FLT_MAX;
+            if (a <= FLT_MAX && a > out->max_abs)
+                out->max_abs = a;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+#include "kernels/cpu/threads.h"
+
+#include <assert.h>
+#include <hwloc.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernels/core/ctx_internal.h"
+#include "kernels/core/memory.h"
+
+/* Turns of the waiting loop before a worker sleeps: some tens of microseconds, the gap between ops.
+ */
+enum { SPINS = 20000, MAX_THREADS = 256 };
+
+typedef struct worker {
+    struct mp_threads *pool;
+    pthread_t thread;
+    int index;
+    void *scratch;
+    size_t scratch_size;
+} worker;
+
+struct mp_threads {
+    worker workers[MAX_THREADS];
+    int count;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    _Atomic uint64_t round; /* counts jobs: a worker that sees a new one joins in */
+    _Atomic int busy;       /* workers that have not finished the round */
+    _Atomic int64_t next;   /* first task that nobody has taken */
+    _Atomic bool stop;
+    int64_t tasks;
+    mp_task_fn *fn;
+    void *arg;
+};
+
+static void run_tasks(mp_threads *t, int index)
+{
+    for (;;) {
+        const int64_t task = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed);
+        if (task >= t->tasks)
+            return;
+        t->fn(t->arg, task, index);
+    }
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Waits for a round after `seen`: first awake, since the next op is usually near, then asleep. */
+static uint64_t wait_for_round(mp_threads *t, uint64_t seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        const uint64_t now = atomic_load_explicit(&t->round, memory_order_acquire);
+        if (now != seen)
+            return now;
+        relax();
+    }
+    pthread_mutex_lock(&t->lock);
+    while (atomic_load(&t->round) == seen)
+        pthread_cond_wait(&t->wake, &t->lock);
+    pthread_mutex_unlock(&t->lock);
+    return atomic_load_explicit(&t->round, memory_order_acquire);
+}
+
+static void *work(void *arg)
+{
+    worker *w = arg;
+    mp_threads *t = w->pool;
+    uint64_t seen = 0;
+
+    for (;;) {
+        seen = wait_for_round(t, seen);
+        if (atomic_load(&t->stop))
+            return NULL;
+        run_tasks(t, w->index);
+        if (atomic_fetch_sub_explicit(&t->busy, 1, memory_order_acq_rel) == 1) {
+            pthread_mutex_lock(&t->lock);
+            pthread_cond_signal(&t->done);
+            pthread_mutex_unlock(&t->lock);
+        }
+    }
+}
+
+static void begin_round(mp_threads *t)
+{
+    pthread_mutex_lock(&t->lock);
+    atomic_fetch_add_explicit(&t->round, 1, memory_order_release);
+    pthread_cond_broadcast(&t->wake);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void wait_for_workers(mp_threads *t)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (!atomic_load_explicit(&t->busy, memory_order_acquire))
+            return;
+        relax();
+    }
+    pthread_mutex_lock(&t->lock);
+    while (atomic_load(&t->busy))
+        pthread_cond_wait(&t->done, &t->lock);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg)
+{
+    mp_threads *t = c->device;
+
+    if (tasks <= 1 || t->count == 1) {
+        for (int64_t i = 0; i < tasks; i++)
+            fn(arg, i, 0);
+        return;
+    }
+    t->tasks = tasks;
+    t->fn = fn;
+    t->arg = arg;
+    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->busy, t->count - 1, memory_order_relaxed);
+    begin_round(t);
+    run_tasks(t, 0);
+    wait_for_workers(t);
+}
+
+static bool grow_scratch(worker *w, size_t bytes)
+{
+    const size_t size = (bytes + ((size_t)1 << 16) - 1) >> 16 << 16;
+    void *grown = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (grown == MAP_FAILED)
+        return false;
+    if (w->scratch)
+        munmap(w->scratch, w->scratch_size);
+    w->scratch = grown;
+    w->scratch_size = size;
+    return true;
+}
+
+bool mp_scratch_reserve(mp_ctx *c, size_t bytes)
+{
+    mp_threads *t = c->device;
+
+    for (int i = 0; i < t->count; i++)
+        if (bytes > t->workers[i].scratch_size && !grow_scratch(&t->workers[i], bytes)) {
+            mp_fail(c, MP_ENOMEM, NULL, "no memory for %.1f MiB of scratch in each of %d threads",
+                    (double)bytes / 1048576, t->count);
+            return false;
+        }
+    return true;
+}
+
+void *mp_scratch(mp_ctx *c, int index)
+{
+    const mp_threads *t = c->device;
+
+    assert(index >= 0 && index < t->count);
+    return t->workers[index].scratch;
+}
+
+/* One worker to a core, in hwloc's order, among those that this process may use. */
+static void pin_workers(mp_threads *t)
+{
+    hwloc_topology_t topology;
+
+    if (hwloc_topology_init(&topology))
+        return;
+    if (!hwloc_topology_load(topology)) {
+        const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+        for (int i = 1; i < t->count && cores > 0; i++) {
+            hwloc_obj_t core =
+                hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, (unsigned)(i % cores));
+            if (core && core->cpuset)
+                hwloc_set_thread_cpubind(topology, t->workers[i].thread, core->cpuset, 0);
+        }
+    }
+    hwloc_topology_destroy(topology);
+}
+
+static int default_count(void)
+{
+    cpu_set_t set;
+
+    if (!sched_getaffinity(0, sizeof set, &set) && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+    return 1;
+}
+
+mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err)
+{
+    mp_threads *t = mp_alloc(1, sizeof *t);
+
+    if (!t)
+        return mp_error_set(err, MP_ENOMEM, "no memory for the worker threads");
+    if (threads <= 0)
+        threads = default_count();
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->wake, NULL);
+    pthread_cond_init(&t->done, NULL);
+    t->count = 1;
+    for (int i = 1; i < threads && i < MAX_THREADS; i++) {
+        worker *w = &t->workers[i];
+        w->pool = t;
+        w->index = i;
+        if (pthread_create(&w->thread, NULL, work, w)) {
+            mp_threads_stop(t);
+            return mp_error_set(err, MP_EDEVICE,
+                                "cannot start worker thread %d of %d; ask for fewer with --threads",
+                                i + 1, threads);
+        }
+        t->count++;
+    }
+    pin_workers(t);
+    *out = t;
+    return MP_OK;
+}
+
+void mp_threads_stop(mp_threads *t)
+{
+    if (!t)
+        return;
+    atomic_store(&t->stop, true);
+    begin_round(t);
+    for (int i = 1; i < t->count; i++)
+        pthread_join(t->workers[i].thread, NULL);
+    for (int i = 0; i < t->count; i++)
+        if (t->workers[i].scratch)
+            munmap(t->workers[i].scratch, t->workers[i].scratch_size);
+    pthread_cond_destroy(&t->done);
+    pthread_cond_destroy(&t->wake);
+    pthread_mutex_destroy(&t->lock);
+    mp_free(t);
+}
+
+int mp_threads_count(const mp_threads *t)
+{
+    return t->count;
+}

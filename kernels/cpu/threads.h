@@ -1,0 +1,31 @@
+/* The workers of a CPU context: started once, pinned, alive between ops.
+ *
+ * A kernel cuts its work into tasks by the sizes alone, never by the number of threads, and no task
+ * depends on who runs it: so the bits of a result are the same for any thread count.
+ *
+ *     static void body(void *arg, int64_t task, int worker) { ... }
+ *     mp_parallel(c, rows, body, &args);
+ */
+#ifndef MP_KERNELS_CPU_THREADS_H
+#define MP_KERNELS_CPU_THREADS_H
+
+#include "kernels/core/ctx.h"
+
+typedef struct mp_threads mp_threads;
+
+typedef void mp_task_fn(void *arg, int64_t task, int worker);
+
+/* threads: 0 is one per core of this process.  The calling thread is worker 0. */
+mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err);
+void mp_threads_stop(mp_threads *t); /* joins; NULL is fine */
+int mp_threads_count(const mp_threads *t);
+
+/* Runs fn for task 0..tasks-1 on all workers of the context and returns when all are done. */
+void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg);
+
+/* Gives each worker `bytes` of scratch, 64-byte aligned, content undefined; it grows and stays.
+ * False when memory is short: the context has failed.  Called by a kernel before mp_parallel. */
+bool mp_scratch_reserve(mp_ctx *c, size_t bytes);
+void *mp_scratch(mp_ctx *c, int worker);
+
+#endif

@@ -1,0 +1,71 @@
+#include "kernels/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/core/ctx_internal.h"
+#include "kernels/cpu/cpu_info.h"
+#include "kernels/cpu/cpu_select.h"
+#include "kernels/cpu/threads.h"
+
+static mp_code check_device(const char *device, mp_error *err)
+{
+    if (!device || !strcmp(device, "cpu"))
+        return MP_OK;
+    return mp_error_set(err, MP_EDEVICE, "device \"%s\" is not in this build; it has: cpu", device);
+}
+
+mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
+{
+    const mp_backend *backend;
+    mp_threads *threads = NULL;
+    mp_ctx *c = NULL;
+    mp_code code;
+
+    if ((code = check_device(o->device, err)) || (code = mp_cpu_select(o->isa, &backend, err)) ||
+        (code = mp_ctx_create(o->memory_limit, &c, err)))
+        return code;
+    mp_cpu_single_blas();
+    if ((code = mp_threads_start(o->threads, &threads, err))) {
+        mp_ctx_free(c);
+        return code;
+    }
+    c->backend = backend;
+    c->device = threads;
+    c->policy = o->policy;
+    c->e4m3 = o->e4m3;
+    *out = c;
+    return MP_OK;
+}
+
+void mp_device_close(mp_ctx *c)
+{
+    if (!c)
+        return;
+    mp_threads_stop(c->device);
+    mp_ctx_free(c);
+}
+
+static void describe(const mp_backend *backend, mp_device_info *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->isa, sizeof out->isa, "%s", backend->name);
+    mp_cpu_list(out->isas, sizeof out->isas);
+    mp_cpu_describe(out);
+}
+
+void mp_device_describe(const mp_ctx *c, mp_device_info *out)
+{
+    describe(c->backend, out);
+    out->threads = mp_threads_count(c->device);
+}
+
+mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err)
+{
+    const mp_backend *backend;
+    const mp_code code = mp_cpu_select(isa, &backend, err);
+
+    if (!code)
+        describe(backend, out);
+    return code;
+}

@@ -1,0 +1,34 @@
+/* Text to token ids, from tokenizer.json (the `tokenizers` package's format) or tokenizer.model
+ * (sentencepiece), with tokenizer_config.json and special_tokens_map.json beside them.
+ *
+ * tokenizer.json is read as the data it is: model, normalizer, pre-tokenizer, post-processor and
+ * added tokens are whatever the file says; a part that this code does not know is MP_EUNSUPPORTED
+ * with its name.  Ids equal those of the `tokenizers` package. */
+#ifndef MP_PIPELINES_COMMON_TOKENIZER_H
+#define MP_PIPELINES_COMMON_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/core/status.h"
+
+typedef struct mp_tokenizer mp_tokenizer;
+
+/* dir/tokenizer.json if there is one, else dir/tokenizer.model, else MP_EMISSING. */
+mp_code mp_tokenizer_open(const char *dir, mp_tokenizer **out, mp_error *err);
+void mp_tokenizer_close(mp_tokenizer *t); /* NULL is fine */
+
+/* ids of UTF-8 text (invalid sequences are replaced by U+FFFD, as Python would have it before).
+ * *ids is owned by the caller (mp_free).  Thread-safe. */
+mp_code mp_tokenizer_encode(const mp_tokenizer *t, const char *text, size_t length,
+                            bool add_special_tokens, int32_t **ids, int64_t *count, mp_error *err);
+
+/* tokenizer(text, padding="max_length", max_length=n, truncation=True, padding_side="right"):
+ * fills ids[n] and mask[n] (1 for tokens, 0 for padding); *truncated counts tokens cut off. */
+mp_code mp_tokenizer_encode_padded(const mp_tokenizer *t, const char *text, int64_t n, int32_t *ids,
+                                   uint8_t *mask, int64_t *truncated, mp_error *err);
+
+int32_t mp_tokenizer_pad_id(const mp_tokenizer *t); /* -1: none */
+int64_t mp_tokenizer_vocab_size(const mp_tokenizer *t);
+
+#endif

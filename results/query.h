@@ -1,0 +1,18 @@
+/* Reading the database for people: `mpbench list` and `mpbench show`.  Text from the database is
+ * escaped for the terminal here; JSON by jansson. */
+#ifndef MP_RESULTS_QUERY_H
+#define MP_RESULTS_QUERY_H
+
+#include <stdio.h>
+
+#include "results/store.h"
+
+typedef enum mp_format { MP_TEXT, MP_MARKDOWN, MP_JSON, MP_CSV } mp_format;
+
+/* Runs, newest first, with their counts by status; and the cells of each. */
+mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err);
+/* One cell in full: settings, status, error, times, metrics, outputs, environment, repro line.
+ * id is a cell id; MP_EMISSING when there is none. */
+mp_code mp_query_show(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err);
+
+#endif
