@@ -13,7 +13,7 @@
 typedef struct mp_device_options {
     const char *device;  /* "cpu" (NULL is "cpu"); "cuda" where the build has it */
     const char *isa;     /* "base", "avx2", "avx512", "avx512bf16"; NULL: the best one */
-    int threads;         /* 0: one per core this process may use */
+    int threads;         /* 1 to 256; 0: one on each logical CPU that this process may use */
     size_t memory_limit; /* bytes of activations; 0: none.  Over it is MP_ENOMEM */
     mp_policy policy;
     mp_e4m3_overflow e4m3;

@@ -54,6 +54,32 @@ static void join_dimensions(mp_strided *s)
     }
 }
 
+/* x in dtype d, without being an op of its own. */
+static mp_tensor converted(mp_ctx *c, mp_tensor x, mp_dtype d)
+{
+    const mp_tensor y = mp_like_as(c, x, d);
+
+    if (!mp_failed(c))
+        c->backend->vector.scalar(c, MP_SCALAR_CAST, x, 0.0f, 0.0f, y);
+    return y;
+}
+
+/* Result dtype.  A tensor without dimensions beside one with some counts as a number: it promotes
+ * nothing, and rounds to the other's dtype first, except on the right of a product, where it stays
+ * as it is. */
+static mp_dtype binary_dtype(mp_ctx *c, mp_rule rule, mp_tensor *a, mp_tensor *b)
+{
+    if (!a->rank == !b->rank)
+        return mp_rule_check(c, rule, *a, *b);
+    mp_tensor *const number = a->rank ? b : a;
+    const mp_tensor x = a->rank ? *a : *b;
+    const bool as_scalar = rule == MP_RULE_MUL && number == b;
+    const mp_dtype dtype = mp_rule_check(c, as_scalar ? MP_RULE_MUL_SCALAR : rule, x, x);
+    if (!mp_failed(c) && !as_scalar)
+        *number = converted(c, *number, dtype);
+    return dtype;
+}
+
 static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op kind, mp_tensor a,
                         mp_tensor b)
 {
@@ -64,7 +90,8 @@ static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op 
     if (mp_failed(c))
         return MP_NONE;
     const mp_op op = mp_op_begin(c, name, NULL);
-    const mp_dtype dtype = mp_rule_check(c, rule, a, b);
+    const mp_mark mark = mp_open(c);
+    const mp_dtype dtype = binary_dtype(c, rule, &a, &b);
     if (mp_failed(c))
         return MP_NONE;
     if (!broadcast(a, b, &rank, dims))
@@ -79,7 +106,7 @@ static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op 
         join_dimensions(&s);
         c->backend->vector.binary(c, kind, &s, a, b, y);
     }
-    return mp_op_end(c, &op, y);
+    return mp_op_end(c, &op, mp_keep(c, mark, y));
 }
 
 mp_tensor mp_add(mp_ctx *c, mp_tensor a, mp_tensor b)
@@ -119,12 +146,12 @@ mp_tensor mp_mul_scalar(mp_ctx *c, mp_tensor x, float s)
 
 mp_tensor mp_div_scalar(mp_ctx *c, mp_tensor x, float s)
 {
-    return with_scalar(c, "div", MP_RULE_MUL_SCALAR, MP_SCALAR_DIV, x, s, 0.0f);
+    return with_scalar(c, "div", MP_RULE_DIV_SCALAR, MP_SCALAR_DIV, x, s, 0.0f);
 }
 
 mp_tensor mp_clip(mp_ctx *c, mp_tensor x, float lo, float hi)
 {
-    return with_scalar(c, "clip", MP_RULE_RELU, MP_SCALAR_CLIP, x, lo, hi);
+    return with_scalar(c, "clip", MP_RULE_CLAMP, MP_SCALAR_CLIP, x, lo, hi);
 }
 
 mp_tensor mp_exp(mp_ctx *c, mp_tensor x)
@@ -139,10 +166,7 @@ mp_tensor mp_cast(mp_ctx *c, mp_tensor x, mp_dtype d)
     if (x.dtype == d)
         return x;
     const mp_op op = mp_op_begin(c, "cast", NULL);
-    const mp_tensor y = mp_like_as(c, x, d);
-    if (!mp_failed(c))
-        c->backend->vector.scalar(c, MP_SCALAR_CAST, x, 0.0f, 0.0f, y);
-    return mp_op_end(c, &op, y);
+    return mp_op_end(c, &op, converted(c, x, d));
 }
 
 static const struct activation {
@@ -152,12 +176,12 @@ static const struct activation {
     [MP_ACT_NONE] = {"identity", MP_RULE_MUL},
     [MP_ACT_SILU] = {"silu", MP_RULE_SILU},
     [MP_ACT_RELU] = {"relu", MP_RULE_RELU},
-    [MP_ACT_RELU6] = {"relu6", MP_RULE_RELU},
+    [MP_ACT_RELU6] = {"relu6", MP_RULE_CLAMP},
     [MP_ACT_GELU] = {"gelu", MP_RULE_GELU},
     [MP_ACT_GELU_TANH] = {"gelu_tanh", MP_RULE_GELU_TANH},
-    [MP_ACT_TANH] = {"tanh", MP_RULE_EXP},
-    [MP_ACT_SIGMOID] = {"sigmoid", MP_RULE_EXP},
-    [MP_ACT_MISH] = {"mish", MP_RULE_SILU},
+    [MP_ACT_TANH] = {"tanh", MP_RULE_TANH},
+    [MP_ACT_SIGMOID] = {"sigmoid", MP_RULE_SIGMOID},
+    [MP_ACT_MISH] = {"mish", MP_RULE_MISH},
 };
 
 bool mp_act_parse(const char *name, mp_act *out)

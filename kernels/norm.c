@@ -3,17 +3,28 @@
 #include "kernels/ops.h"
 #include "kernels/rules.h"
 
-static bool is_row(mp_tensor p, mp_tensor x)
+/* x has rows at all. */
+static bool has_rows(mp_ctx *c, const mp_op *op, mp_tensor x)
 {
-    return !mp_given(p) || (p.rank == 1 && p.dim[0] == mp_dim(x, -1));
+    if (x.rank < 1)
+        mp_fail(c, MP_ESHAPE, NULL, "%s: a scalar has no last dimension", op->name);
+    return x.rank > 0;
 }
 
-static mp_tensor misfit(mp_ctx *c, const char *name, mp_tensor x, mp_tensor w)
+/* The parameter is as long as a row of x, or absent where it may be. */
+static bool fits(mp_ctx *c, const mp_op *op, mp_tensor x, const char *what, mp_tensor p,
+                 bool needed)
 {
-    char xs[96], ws[96];
+    char xs[96], ps[96];
 
-    return mp_fail(c, MP_ESHAPE, &w, "%s: parameters %s over input %s", name,
-                   mp_shape_text(w, ws, sizeof ws), mp_shape_text(x, xs, sizeof xs));
+    if (!has_rows(c, op, x))
+        return false;
+    if (mp_given(p) ? p.rank == 1 && p.dim[0] == mp_dim(x, -1) : !needed)
+        return true;
+    mp_fail(c, MP_ESHAPE, &p, "%s: %s %s over input %s", op->name, what,
+            mp_given(p) ? mp_shape_text(p, ps, sizeof ps) : "is missing",
+            mp_shape_text(x, xs, sizeof xs));
+    return false;
 }
 
 mp_tensor mp_layer_norm(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, float eps)
@@ -24,26 +35,30 @@ mp_tensor mp_layer_norm(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, float 
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_LAYER_NORM, x, mp_given(w) ? w : x);
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank < 1 || !is_row(w, x) || !is_row(b, x))
-        return misfit(c, op.name, x, w);
+    if (!fits(c, &op, x, "weight", w, false) || !fits(c, &op, x, "bias", b, false))
+        return MP_NONE;
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.layer_norm(c, x, w, b, eps, y);
     return mp_op_end(c, &op, y);
 }
 
-/* Diffusers' RMSNorm is written out in torch's elementwise ops: x (fp32 after the norm) goes to a
- * half weight's dtype, or stays fp32 beside an fp32 one.  The other two are one op each. */
+/* Diffusers' RMSNorm is written out in torch's elementwise ops: x times an fp32 factor, whose
+ * result goes to a half weight's dtype, or stays fp32 beside an fp32 one.  torch's is one op;
+ * Gemma's widens x first, so it takes every dtype. */
 static mp_dtype rms_dtype(mp_ctx *c, mp_tensor x, mp_tensor w, mp_rms_style style)
 {
-    if (style == MP_RMS_DIFFUSERS && mp_given(w)) {
-        const mp_tensor wide = {.dtype =
-                                    w.dtype == MP_F16 || w.dtype == MP_BF16 ? w.dtype : MP_F32};
-        return mp_rule_check(c, MP_RULE_MUL, wide, w);
-    }
+    mp_tensor t = {.dtype = MP_F32};
+
     if (style == MP_RMS_TORCH)
         return mp_rule_check(c, MP_RULE_RMS_NORM, x, mp_given(w) ? w : x);
-    return x.dtype;
+    if (style == MP_RMS_GEMMA)
+        return x.dtype;
+    mp_rule_check(c, MP_RULE_MUL, x, t);
+    if (!mp_given(w))
+        return x.dtype;
+    t.dtype = w.dtype == MP_F16 || w.dtype == MP_BF16 ? w.dtype : MP_F32;
+    return mp_rule_check(c, MP_RULE_MUL, t, w);
 }
 
 mp_tensor mp_rms_norm(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, float eps,
@@ -55,8 +70,8 @@ mp_tensor mp_rms_norm(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, float ep
     const mp_dtype dtype = rms_dtype(c, x, w, style);
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank < 1 || !is_row(w, x) || !is_row(b, x) || (style == MP_RMS_GEMMA && !mp_given(w)))
-        return misfit(c, op.name, x, w);
+    if (!fits(c, &op, x, "weight", w, style == MP_RMS_GEMMA) || !fits(c, &op, x, "bias", b, false))
+        return MP_NONE;
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.rms_norm(c, x, w, b, eps, style, y);
@@ -69,12 +84,12 @@ mp_tensor mp_batch_norm(mp_ctx *c, mp_tensor x, mp_tensor mean, mp_tensor var, m
     if (mp_failed(c))
         return MP_NONE;
     const mp_op op = mp_op_begin(c, "batch_norm", mp_given(w) ? &w : &mean);
-    const mp_dtype dtype = mp_rule_check(c, MP_RULE_GROUP_NORM, x, mp_given(w) ? w : mean);
+    const mp_dtype dtype = mp_rule_check(c, MP_RULE_BATCH_NORM, x, mp_given(w) ? w : mean);
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank < 1 || !mp_given(mean) || !mp_given(var) || !is_row(mean, x) || !is_row(var, x) ||
-        !is_row(w, x) || !is_row(b, x))
-        return misfit(c, op.name, x, mean);
+    if (!fits(c, &op, x, "mean", mean, true) || !fits(c, &op, x, "variance", var, true) ||
+        !fits(c, &op, x, "weight", w, false) || !fits(c, &op, x, "bias", b, false))
+        return MP_NONE;
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.batch_norm(c, x, mean, var, w, b, eps, y);
@@ -89,8 +104,8 @@ mp_tensor mp_softmax(mp_ctx *c, mp_tensor x)
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_SOFTMAX, x, x);
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank < 1)
-        return mp_fail(c, MP_ESHAPE, NULL, "softmax: a scalar has no last dimension");
+    if (!has_rows(c, &op, x))
+        return MP_NONE;
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.softmax(c, x, y);

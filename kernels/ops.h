@@ -107,7 +107,9 @@ mp_tensor mp_softmax(mp_ctx *c, mp_tensor x);
 /* ---- elementwise (kernels/elementwise.c) --------------------------------------------------------
  */
 
-/* Trailing-aligned broadcasting as in torch; promotes as torch does; rounds once. */
+/* Trailing-aligned broadcasting as in torch; promotes as torch does; rounds once.  A tensor without
+ * dimensions beside one with some promotes nothing: it rounds to the other's dtype first, except as
+ * b of mp_mul, where it stays as it is. */
 mp_tensor mp_add(mp_ctx *c, mp_tensor a, mp_tensor b);
 mp_tensor mp_mul(mp_ctx *c, mp_tensor a, mp_tensor b);
 /* Python-number operands: add rounds the number to x's dtype first, mul and div keep it in fp32. */

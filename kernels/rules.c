@@ -96,6 +96,12 @@ static bool norm_mixed(const query *q)
     return false;
 }
 
+/* As the other norms, but fp8 inputs are refused before the parameters are looked at. */
+static bool norm_batch(const query *q)
+{
+    return is_fp8(q->a) ? not_implemented(q) : norm_mixed(q);
+}
+
 /* The product with the weight happens in fp32, the result has the input's dtype. */
 static bool norm_rms(const query *q)
 {

@@ -1,6 +1,7 @@
 /* torch's dtype rules as data: what an op makes of its operands' dtypes, or the exact text with
  * which torch refuses.  Ops ask here and nowhere else; the source of truth is
- * tests/fixtures/op_dtype_table.csv, measured on torch 2.15 (CPU). */
+ * tests/fixtures/op_dtype_table.csv, measured on torch 2.15 (CPU), and for the rules that it lacks
+ * tests/fixtures/kernels/op_dtype_more.csv. */
 #ifndef MP_KERNELS_RULES_H
 #define MP_KERNELS_RULES_H
 
@@ -19,6 +20,7 @@ typedef enum mp_rule {
     MP_RULE_LAYER_NORM,
     MP_RULE_RMS_NORM,
     MP_RULE_GROUP_NORM,
+    MP_RULE_BATCH_NORM,
     MP_RULE_SDPA,
     MP_RULE_ADD,
     MP_RULE_MUL,
@@ -29,12 +31,17 @@ typedef enum mp_rule {
     MP_RULE_GELU,
     MP_RULE_GELU_TANH,
     MP_RULE_RELU,
+    MP_RULE_CLAMP,
+    MP_RULE_TANH,
+    MP_RULE_SIGMOID,
+    MP_RULE_MISH,
     MP_RULE_EXP,
     MP_RULE_SUM,
     MP_RULE_INTERP_NEAREST,
     MP_RULE_INTERP_BILINEAR,
     MP_RULE_EMBEDDING,
     MP_RULE_MUL_SCALAR,
+    MP_RULE_DIV_SCALAR,
     MP_RULE_COUNT
 } mp_rule;
 

@@ -36,6 +36,17 @@ mp_tensor mp_embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w)
     return mp_op_end(c, &op, y);
 }
 
+/* A result that x's elements are moved into as they lie in memory: a weight that is stored narrower
+ * stays so. */
+static mp_tensor moved(mp_ctx *c, mp_tensor x, int rank, const int64_t *dims)
+{
+    mp_tensor y = mp_new(c, x.store, rank, dims);
+
+    if (mp_given(y))
+        y.dtype = x.dtype;
+    return y;
+}
+
 /* Product of dims [from, to). */
 static int64_t extent(const int64_t *dims, int from, int to)
 {
@@ -76,17 +87,31 @@ static mp_dtype cat_dtype(mp_ctx *c, int n, const mp_tensor *xs)
     return all.dtype;
 }
 
+/* x as dtype d in memory: itself, or a copy that is no op of its own. */
+static mp_tensor stored(mp_ctx *c, mp_tensor x, mp_dtype d)
+{
+    if (x.store == d)
+        return x;
+    const mp_tensor y = mp_like_as(c, x, d);
+    if (!mp_failed(c))
+        c->backend->vector.scalar(c, MP_SCALAR_CAST, x, 0.0f, 0.0f, y);
+    return y;
+}
+
 mp_tensor mp_cat(mp_ctx *c, int n, const mp_tensor *xs, int axis)
 {
     int64_t dims[MP_MAX_RANK], at = 0;
 
     if (mp_failed(c))
         return MP_NONE;
+    assert(n > 0);
     const mp_op op = mp_op_begin(c, "cat", NULL);
     const mp_dtype dtype = cat_dtype(c, n, xs);
     if (mp_failed(c))
         return MP_NONE;
     axis = axis < 0 ? xs[0].rank + axis : axis;
+    if (axis < 0 || axis >= xs[0].rank)
+        return misfit(c, op.name, xs[0], axis);
     memcpy(dims, xs[0].dim, sizeof dims);
     for (int i = 1; i < n; i++) {
         if (!same_but_axis(xs[0], xs[i], axis))
@@ -96,7 +121,7 @@ mp_tensor mp_cat(mp_ctx *c, int n, const mp_tensor *xs, int axis)
     const mp_tensor y = mp_new(c, dtype, xs[0].rank, dims);
     for (int i = 0; i < n && !mp_failed(c); i++) {
         const mp_mark mark = mp_open(c);
-        const mp_tensor x = mp_cast(c, xs[i], dtype);
+        const mp_tensor x = stored(c, xs[i], dtype);
         if (!mp_failed(c))
             move_block(c, y, at, x, 0, axis, x.dim[axis]);
         at += xs[i].dim[axis];
@@ -117,7 +142,7 @@ mp_tensor mp_narrow_axis(mp_ctx *c, mp_tensor x, int axis, int64_t start, int64_
         return misfit(c, op.name, x, start);
     memcpy(dims, x.dim, sizeof dims);
     dims[axis] = length;
-    const mp_tensor y = mp_new(c, x.dtype, x.rank, dims);
+    const mp_tensor y = moved(c, x, x.rank, dims);
     if (!mp_failed(c))
         move_block(c, y, 0, x, start, axis, length);
     return mp_op_end(c, &op, y);
@@ -135,32 +160,32 @@ static void dense_strides(int rank, const int64_t *dims, int64_t *strides)
 }
 
 /* y [dims] = x walked with the strides s->b: the common end of every permutation and repetition. */
-static mp_tensor gather(mp_ctx *c, const char *name, mp_tensor x, mp_strided *s, int rank,
+static mp_tensor gather(mp_ctx *c, const mp_op *op, mp_tensor x, mp_strided *s, int rank,
                         const int64_t *dims)
 {
-    const mp_op op = mp_op_begin(c, name, NULL);
-    const mp_tensor y = mp_new(c, x.dtype, rank, dims);
+    const mp_tensor y = moved(c, x, rank, dims);
 
     dense_strides(s->rank, s->dim, s->a);
     if (!mp_failed(c))
         c->backend->vector.move(c, s, y.data, x.data, mp_dtype_size(x.store));
-    return mp_op_end(c, &op, y);
+    return mp_op_end(c, op, y);
 }
 
 mp_tensor mp_permute(mp_ctx *c, mp_tensor x, const int *axes)
 {
     int64_t strides[MP_MAX_RANK];
-    mp_strided s = {.rank = x.rank};
+    mp_strided s = {.rank = x.rank ? x.rank : 1, .dim = {1}};
 
     if (mp_failed(c))
         return MP_NONE;
+    const mp_op op = mp_op_begin(c, "permute", NULL);
     dense_strides(x.rank, x.dim, strides);
     for (int i = 0; i < x.rank; i++) {
         assert(axes[i] >= 0 && axes[i] < x.rank);
         s.dim[i] = x.dim[axes[i]];
         s.b[i] = strides[axes[i]];
     }
-    return gather(c, "permute", x, &s, x.rank, s.dim);
+    return gather(c, &op, x, &s, x.rank, s.dim);
 }
 
 mp_tensor mp_pad_hw(mp_ctx *c, mp_tensor x, int64_t h, int64_t w)
@@ -170,8 +195,7 @@ mp_tensor mp_pad_hw(mp_ctx *c, mp_tensor x, int64_t h, int64_t w)
     const mp_op op = mp_op_begin(c, "pad", NULL);
     if (x.rank != 4 || h < 0 || w < 0)
         return misfit(c, op.name, x, h);
-    const mp_tensor y =
-        mp_new(c, x.dtype, 4, MP_DIMS(x.dim[0], x.dim[1] + h, x.dim[2] + w, x.dim[3]));
+    const mp_tensor y = moved(c, x, 4, MP_DIMS(x.dim[0], x.dim[1] + h, x.dim[2] + w, x.dim[3]));
     if (mp_failed(c))
         return MP_NONE;
     const size_t size = mp_dtype_size(x.store);
@@ -187,25 +211,28 @@ mp_tensor mp_pixel_shuffle(mp_ctx *c, mp_tensor x, int r)
 {
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank != 4 || r < 1 || x.dim[3] % (r * r))
-        return misfit(c, "pixel_shuffle", x, r);
-    const int64_t b = x.dim[0], h = x.dim[1], w = x.dim[2], all = x.dim[3], ch = all / (r * r);
-    mp_strided s = {6, {b, h, r, w, r, ch}, {0}, {h * w * all, w * all, r, all, 1, r * r}};
+    const mp_op op = mp_op_begin(c, "pixel_shuffle", NULL);
+    if (x.rank != 4 || r < 1 || x.dim[3] % ((int64_t)r * r))
+        return misfit(c, op.name, x, r);
+    const int64_t b = x.dim[0], h = x.dim[1], w = x.dim[2], all = x.dim[3],
+                  ch = all / ((int64_t)r * r);
+    mp_strided s = {6, {b, h, r, w, r, ch}, {0}, {h * w * all, w * all, r, all, 1, (int64_t)r * r}};
 
-    return gather(c, "pixel_shuffle", x, &s, 4, MP_DIMS(b, h * r, w * r, ch));
+    return gather(c, &op, x, &s, 4, MP_DIMS(b, h * r, w * r, ch));
 }
 
 mp_tensor mp_pixel_unshuffle(mp_ctx *c, mp_tensor x, int r)
 {
     if (mp_failed(c))
         return MP_NONE;
+    const mp_op op = mp_op_begin(c, "pixel_unshuffle", NULL);
     if (x.rank != 4 || r < 1 || x.dim[1] % r || x.dim[2] % r)
-        return misfit(c, "pixel_unshuffle", x, r);
+        return misfit(c, op.name, x, r);
     const int64_t b = x.dim[0], h = x.dim[1] / r, w = x.dim[2] / r, ch = x.dim[3];
     const int64_t row = x.dim[2] * ch;
     mp_strided s = {6, {b, h, w, ch, r, r}, {0}, {x.dim[1] * row, r * row, r * ch, 1, row, ch}};
 
-    return gather(c, "pixel_unshuffle", x, &s, 4, MP_DIMS(b, h, w, ch * r * r));
+    return gather(c, &op, x, &s, 4, MP_DIMS(b, h, w, ch * r * r));
 }
 
 mp_tensor mp_repeat_channels(mp_ctx *c, mp_tensor x, int n)
@@ -214,26 +241,28 @@ mp_tensor mp_repeat_channels(mp_ctx *c, mp_tensor x, int n)
 
     if (mp_failed(c))
         return MP_NONE;
-    if (x.rank < 1 || n < 1)
-        return misfit(c, "repeat_channels", x, n);
+    const mp_op op = mp_op_begin(c, "repeat_channels", NULL);
+    if (x.rank < 1 || n < 1 || mp_dim(x, -1) > INT64_MAX / n)
+        return misfit(c, op.name, x, n);
     memcpy(dims, x.dim, sizeof dims);
     dims[x.rank - 1] *= n;
     mp_strided s = {2, {mp_numel(x), n}, {0}, {1, 0}};
-    return gather(c, "repeat_channels", x, &s, x.rank, dims);
+    return gather(c, &op, x, &s, x.rank, dims);
 }
 
 mp_tensor mp_upsample_nearest2(mp_ctx *c, mp_tensor x)
 {
     if (mp_failed(c))
         return MP_NONE;
+    const mp_op op = mp_op_begin(c, "upsample_nearest", NULL);
     mp_rule_check(c, MP_RULE_INTERP_NEAREST, x, x);
     if (mp_failed(c))
         return MP_NONE;
     if (x.rank != 4)
-        return misfit(c, "upsample_nearest", x, 2);
+        return misfit(c, op.name, x, 2);
     const int64_t b = x.dim[0], h = x.dim[1], w = x.dim[2], ch = x.dim[3];
     mp_strided s = {5, {b * h, 2, w, 2, ch}, {0}, {w * ch, 0, ch, 0, 1}};
-    return gather(c, "upsample_nearest", x, &s, 4, MP_DIMS(b, 2 * h, 2 * w, ch));
+    return gather(c, &op, x, &s, 4, MP_DIMS(b, 2 * h, 2 * w, ch));
 }
 
 mp_tensor mp_mean_channels(mp_ctx *c, mp_tensor x, int group)

@@ -28,15 +28,31 @@ static void cpu_model(char *text, size_t size)
         fclose(f);
 }
 
+bool mp_cpu_topology(struct hwloc_topology **out)
+{
+    hwloc_topology_t t;
+
+    if (hwloc_topology_init(&t))
+        return false;
+    hwloc_bitmap_t mine = hwloc_bitmap_alloc();
+    const bool loaded = mine && !hwloc_topology_load(t);
+    if (loaded && !hwloc_get_cpubind(t, mine, HWLOC_CPUBIND_THREAD))
+        hwloc_topology_restrict(t, mine, 0);
+    hwloc_bitmap_free(mine);
+    if (loaded)
+        *out = t;
+    else
+        hwloc_topology_destroy(t);
+    return loaded;
+}
+
 static int core_count(void)
 {
     hwloc_topology_t topology;
-    int cores = 0;
 
-    if (hwloc_topology_init(&topology))
+    if (!mp_cpu_topology(&topology))
         return 0;
-    if (!hwloc_topology_load(topology))
-        cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+    const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
     hwloc_topology_destroy(topology);
     return cores > 0 ? cores : 0;
 }

@@ -4,8 +4,11 @@
 
 #include "kernels/device.h"
 
-/* Fills cpu, blas, threads (one per core allowed), cores and memory. */
+/* Fills cpu, blas, threads (one on each CPU allowed), cores and memory. */
 void mp_cpu_describe(mp_device_info *out);
+/* hwloc's topology of the CPUs that the calling thread may use; the caller destroys it. */
+struct hwloc_topology;
+bool mp_cpu_topology(struct hwloc_topology **out);
 /* OpenBLAS on one thread: ours cut the work and call it on tiles. */
 void mp_cpu_single_blas(void);
 

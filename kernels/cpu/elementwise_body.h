@@ -126,12 +126,57 @@ static void scalar(mp_ctx *c, mp_scalar_op op, mp_tensor x, float a, float b, mp
     mp_parallel(c, vec_tasks(f.n, VEC_TASK), scalar_task, &f);
 }
 
+/* Offsets of the operands in row `row` of a strided shape (all but the last dimension). */
+static inline void strided_row(const mp_strided *s, int64_t row, int64_t *a_at, int64_t *b_at)
+{
+    *a_at = *b_at = 0;
+    for (int d = s->rank - 2; d >= 0; d--) {
+        const int64_t i = row % s->dim[d];
+        row /= s->dim[d];
+        *a_at += i * s->a[d];
+        *b_at += i * s->b[d];
+    }
+}
+
+/* A strided shape cut into tasks: some rows each, or a piece of a long row. */
+typedef struct strided_cut {
+    int64_t rows, row, rows_per_task, pieces; /* pieces of a row; rows_per_task is 1 beside them */
+} strided_cut;
+
+static strided_cut cut_strided(const mp_strided *s)
+{
+    strided_cut cut = {.rows = 1, .row = s->dim[s->rank - 1]};
+
+    for (int d = 0; d + 1 < s->rank; d++)
+        cut.rows *= s->dim[d];
+    cut.rows_per_task = vec_task_rows(cut.row);
+    cut.pieces = cut.row > VEC_TASK ? vec_tasks(cut.row, VEC_TASK) : 1;
+    return cut;
+}
+
+static int64_t cut_tasks(const strided_cut *cut)
+{
+    return vec_tasks(cut->rows, cut->rows_per_task) * cut->pieces;
+}
+
+/* Calls run with row, first and last element for every run of a task. */
+static inline void each_cut_run(const strided_cut *cut, int64_t task, const void *args,
+                                void (*run)(const void *, int64_t, int64_t, int64_t))
+{
+    const int64_t first = task / cut->pieces * cut->rows_per_task;
+    const int64_t from = task % cut->pieces * VEC_TASK;
+    const int64_t to = cut->pieces > 1 ? vec_min(cut->row, from + VEC_TASK) : cut->row;
+
+    for (int64_t r = first; r < vec_min(cut->rows, first + cut->rows_per_task); r++)
+        run(args, r, from, to);
+}
+
 typedef struct binary_args {
     mp_ctx *c;
     mp_binary_op op;
     const mp_strided *s;
     mp_tensor a, b, y;
-    int64_t rows, row, rows_per_task;
+    strided_cut cut;
 } binary_args;
 
 /* One side of a row: consecutive values, or one value for all of them. */
@@ -146,14 +191,17 @@ static inline const float *binary_side(mp_tensor t, int64_t at, int64_t stride, 
     return buffer;
 }
 
-static void binary_row(const binary_args *p, int64_t a_at, int64_t b_at, int64_t y_at)
+static void binary_run(const void *arg, int64_t row, int64_t from, int64_t to)
 {
+    const binary_args *p = arg;
     float a_chunk[VEC_CHUNK], b_chunk[VEC_CHUNK], out[VEC_CHUNK];
     const int last = p->s->rank - 1;
-    const int64_t sa = p->s->a[last], sb = p->s->b[last];
+    const int64_t sa = p->s->a[last], sb = p->s->b[last], y_at = row * p->cut.row;
+    int64_t a_at, b_at;
 
-    for (int64_t i = 0; i < p->row; i += VEC_CHUNK) {
-        const int64_t n = vec_min(VEC_CHUNK, p->row - i);
+    strided_row(p->s, row, &a_at, &b_at);
+    for (int64_t i = from; i < to; i += VEC_CHUNK) {
+        const int64_t n = vec_min(VEC_CHUNK, to - i);
         const float *a = binary_side(p->a, a_at + i * sa, sa, n, a_chunk);
         const float *b = binary_side(p->b, b_at + i * sb, sb, n, b_chunk);
         float *y = vec_slot(p->y, y_at + i, out);
@@ -167,49 +215,20 @@ static void binary_row(const binary_args *p, int64_t a_at, int64_t b_at, int64_t
     }
 }
 
-/* Offsets of the operands in row `row` of a strided shape (all but the last dimension). */
-static inline void strided_row(const mp_strided *s, int64_t row, int64_t *a_at, int64_t *b_at)
-{
-    *a_at = *b_at = 0;
-    for (int d = s->rank - 2; d >= 0; d--) {
-        const int64_t i = row % s->dim[d];
-        row /= s->dim[d];
-        *a_at += i * s->a[d];
-        *b_at += i * s->b[d];
-    }
-}
-
 static void binary_task(void *arg, int64_t task, int worker)
 {
     const binary_args *p = arg;
-    const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
-    int64_t a_at, b_at;
 
     (void)worker;
-    for (int64_t r = task * p->rows_per_task; r < end; r++) {
-        strided_row(p->s, r, &a_at, &b_at);
-        binary_row(p, a_at, b_at, r * p->row);
-    }
-}
-
-static int64_t strided_rows(const mp_strided *s)
-{
-    int64_t rows = 1;
-
-    for (int d = 0; d + 1 < s->rank; d++)
-        rows *= s->dim[d];
-    return rows;
+    each_cut_run(&p->cut, task, p, binary_run);
 }
 
 static void binary(mp_ctx *c, mp_binary_op op, const mp_strided *s, mp_tensor a, mp_tensor b,
                    mp_tensor y)
 {
-    binary_args p = {.c = c, .op = op, .s = s, .a = a, .b = b, .y = y};
+    binary_args p = {c, op, s, a, b, y, cut_strided(s)};
 
-    p.rows = strided_rows(s);
-    p.row = s->dim[s->rank - 1];
-    p.rows_per_task = vec_task_rows(p.row);
-    mp_parallel(c, vec_tasks(p.rows, p.rows_per_task), binary_task, &p);
+    mp_parallel(c, cut_tasks(&p.cut), binary_task, &p);
 }
 
 typedef struct where_args {

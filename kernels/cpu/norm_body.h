@@ -150,11 +150,12 @@ static void softmax(mp_ctx *c, mp_tensor x, mp_tensor y)
     run_norm(&p, softmax_task);
 }
 
-/* As torch: alpha = w / sqrt(var + eps), beta = b - mean * alpha, y = x * alpha + beta. */
+/* As torch: alpha = w * (1 / sqrt(var + eps)), beta = b - mean * alpha, y = x * alpha + beta, the
+ * last two fused: torch's kernel is compiled so, and these are its bits. */
 static void batch_norm_row(const norm_args *p, const float *x, float *y)
 {
     for (int64_t j = 0; j < p->d; j++)
-        y[j] = x[j] * p->wide_w[j] + p->wide_b[j];
+        y[j] = fmaf(x[j], p->wide_w[j], p->wide_b[j]);
 }
 
 static void batch_norm_task(void *arg, int64_t task, int worker)
@@ -176,8 +177,8 @@ static void batch_norm(mp_ctx *c, mp_tensor x, mp_tensor mean, mp_tensor var, mp
     if (!mp_failed(c)) {
         float *scale = alpha.data, *shift = beta.data;
         for (int64_t j = 0; j < d; j++) {
-            scale[j] = (wide_w ? wide_w[j] : 1.0f) / sqrtf(v[j] + eps);
-            shift[j] = (wide_b ? wide_b[j] : 0.0f) - m[j] * scale[j];
+            scale[j] = 1.0f / sqrtf(v[j] + eps) * (wide_w ? wide_w[j] : 1.0f);
+            shift[j] = fmaf(-m[j], scale[j], wide_b ? wide_b[j] : 0.0f);
         }
         run_norm(&p, batch_norm_task);
     }

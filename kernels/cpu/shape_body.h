@@ -5,16 +5,19 @@ typedef struct move_args {
     char *dst;
     const char *src;
     size_t size;
-    int64_t rows, rows_per_task;
+    strided_cut cut;
 } move_args;
 
-static inline void move_row(const move_args *m, int64_t dst_at, int64_t src_at)
+static void move_run(const void *arg, int64_t row, int64_t from, int64_t to)
 {
+    const move_args *m = arg;
     const int last = m->s->rank - 1;
-    const int64_t n = m->s->dim[last], sd = m->s->a[last], ss = m->s->b[last];
-    char *dst = m->dst + (size_t)dst_at * m->size;
-    const char *src = m->src + (size_t)src_at * m->size;
+    const int64_t n = to - from, sd = m->s->a[last], ss = m->s->b[last];
+    int64_t dst_at, src_at;
 
+    strided_row(m->s, row, &dst_at, &src_at);
+    char *dst = m->dst + (size_t)(dst_at + from * sd) * m->size;
+    const char *src = m->src + (size_t)(src_at + from * ss) * m->size;
     if (sd == 1 && ss == 1) {
         memcpy(dst, src, (size_t)n * m->size);
     } else if (m->size == 4) {
@@ -32,32 +35,28 @@ static inline void move_row(const move_args *m, int64_t dst_at, int64_t src_at)
 static void move_task(void *arg, int64_t task, int worker)
 {
     const move_args *m = arg;
-    const int64_t end = vec_min(m->rows, (task + 1) * m->rows_per_task);
-    int64_t dst_at, src_at;
 
     (void)worker;
-    for (int64_t r = task * m->rows_per_task; r < end; r++) {
-        strided_row(m->s, r, &dst_at, &src_at);
-        move_row(m, dst_at, src_at);
-    }
+    each_cut_run(&m->cut, task, m, move_run);
 }
 
 static void move(mp_ctx *c, const mp_strided *s, void *dst, const void *src, size_t size)
 {
-    move_args m = {.s = s, .dst = dst, .src = src, .size = size};
+    move_args m = {s, dst, src, size, cut_strided(s)};
 
-    m.rows = strided_rows(s);
-    m.rows_per_task = vec_task_rows(s->dim[s->rank - 1]);
-    mp_parallel(c, vec_tasks(m.rows, m.rows_per_task), move_task, &m);
+    mp_parallel(c, cut_tasks(&m.cut), move_task, &m);
 }
 
 /* Rows in w's own format are copied; a table that is stored narrower widens, exactly. */
 static void embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w, mp_tensor y)
 {
     const int64_t d = w.dim[1];
+    const size_t row = (size_t)d * mp_dtype_size(w.store);
     float chunk[VEC_CHUNK];
 
-    for (int64_t r = 0; r < n; r++)
+    for (int64_t r = 0; r < n && w.store == y.store; r++)
+        memcpy((char *)y.data + (size_t)r * row, (const char *)w.data + (size_t)ids[r] * row, row);
+    for (int64_t r = 0; r < n && w.store != y.store; r++)
         for (int64_t i = 0; i < d; i += VEC_CHUNK) {
             const int64_t m = vec_min(VEC_CHUNK, d - i);
             vec_widen(w.store,
@@ -104,7 +103,8 @@ static void mean_channels(mp_ctx *c, mp_tensor x, int group, mp_tensor y)
 }
 
 /* Source rows and weight of one output line, align_corners=False (area_pixel_compute_source_index
- * of torch's UpSample.h): (i + 0.5) * in / out - 0.5, clamped at 0. */
+ * of torch's UpSample.h): (i + 0.5) * in / out - 0.5, clamped at 0.  Fused as torch's compiler
+ * does, here and in the sum of the four products below: the results are torch's bits. */
 typedef struct resize_tap {
     int64_t low, high;
     float weight; /* of high */
@@ -113,7 +113,7 @@ typedef struct resize_tap {
 static inline resize_tap resize_tap_at(int64_t i, int64_t in, int64_t out)
 {
     const float scale = (float)in / (float)out;
-    float at = scale * ((float)i + 0.5f) - 0.5f;
+    float at = fmaf(scale, (float)i + 0.5f, -0.5f);
 
     at = at < 0.0f ? 0.0f : at;
     int64_t low = (int64_t)at;
@@ -139,10 +139,14 @@ static void resize_row(void *arg, int64_t row, int worker)
 
     for (int64_t j = 0; j < p->y.dim[2]; j++) {
         const resize_tap u = resize_tap_at(j, w, p->y.dim[2]);
-        const float l0 = 1.0f - u.weight, l1 = u.weight, h0 = 1.0f - v.weight, h1 = v.weight;
-        for (int64_t k = 0; k < ch; k++)
-            out[j * ch + k] = h0 * (l0 * top[u.low * ch + k] + l1 * top[u.high * ch + k]) +
-                              h1 * (l0 * bottom[u.low * ch + k] + l1 * bottom[u.high * ch + k]);
+        const float w00 = (1.0f - v.weight) * (1.0f - u.weight), w01 = (1.0f - v.weight) * u.weight;
+        const float w10 = v.weight * (1.0f - u.weight), w11 = v.weight * u.weight;
+        const int64_t left = u.low * ch, right = u.high * ch;
+        for (int64_t k = 0; k < ch; k++) {
+            float sum = fmaf(w00, top[left + k], w01 * top[right + k]);
+            sum = fmaf(w10, bottom[left + k], sum);
+            out[j * ch + k] = fmaf(w11, bottom[right + k], sum);
+        }
     }
     vec_commit(p->c->e4m3, p->y, row * p->y.dim[2] * ch, out, p->y.dim[2] * ch);
 }

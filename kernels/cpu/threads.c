@@ -9,6 +9,7 @@
 
 #include "kernels/core/ctx_internal.h"
 #include "kernels/core/memory.h"
+#include "kernels/cpu/cpu_info.h"
 
 /* Turns of the waiting loop before a worker sleeps: some tens of microseconds, the gap between ops.
  */
@@ -168,16 +169,13 @@ static void pin_workers(mp_threads *t)
 {
     hwloc_topology_t topology;
 
-    if (hwloc_topology_init(&topology))
+    if (!mp_cpu_topology(&topology))
         return;
-    if (!hwloc_topology_load(topology)) {
-        const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
-        for (int i = 1; i < t->count && cores > 0; i++) {
-            hwloc_obj_t core =
-                hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, (unsigned)(i % cores));
-            if (core && core->cpuset)
-                hwloc_set_thread_cpubind(topology, t->workers[i].thread, core->cpuset, 0);
-        }
+    const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
+    for (int i = 1; i < t->count && cores > 0; i++) {
+        hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, (unsigned)(i % cores));
+        if (core && core->cpuset)
+            hwloc_set_thread_cpubind(topology, t->workers[i].thread, core->cpuset, 0);
     }
     hwloc_topology_destroy(topology);
 }
@@ -186,24 +184,30 @@ static int default_count(void)
 {
     cpu_set_t set;
 
-    if (!sched_getaffinity(0, sizeof set, &set) && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
-    return 1;
+    if (sched_getaffinity(0, sizeof set, &set) || CPU_COUNT(&set) < 1)
+        return 1;
+    return CPU_COUNT(&set) < MAX_THREADS ? CPU_COUNT(&set) : MAX_THREADS;
 }
 
 mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err)
 {
-    mp_threads *t = mp_alloc(1, sizeof *t);
+    mp_threads *t;
 
-    if (!t)
+    if (threads < 0 || threads > MAX_THREADS)
+        return mp_error_set(
+            err, MP_EDEVICE,
+            "%d threads were asked for; choose 1 to %d with --threads, or 0 for one "
+            "on each CPU",
+            threads, MAX_THREADS);
+    if (!(t = mp_alloc(1, sizeof *t)))
         return mp_error_set(err, MP_ENOMEM, "no memory for the worker threads");
-    if (threads <= 0)
+    if (!threads)
         threads = default_count();
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->wake, NULL);
     pthread_cond_init(&t->done, NULL);
     t->count = 1;
-    for (int i = 1; i < threads && i < MAX_THREADS; i++) {
+    for (int i = 1; i < threads; i++) {
         worker *w = &t->workers[i];
         w->pool = t;
         w->index = i;

@@ -15,7 +15,8 @@ typedef struct mp_threads mp_threads;
 
 typedef void mp_task_fn(void *arg, int64_t task, int worker);
 
-/* threads: 0 is one per core of this process.  The calling thread is worker 0. */
+/* threads: 1 to 256; 0 is one on each logical CPU that this process may use.  The calling thread is
+ * worker 0.  MP_EDEVICE for another number, or when the system starts no more. */
 mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err);
 void mp_threads_stop(mp_threads *t); /* joins; NULL is fine */
 int mp_threads_count(const mp_threads *t);

@@ -10,30 +10,11 @@
 #include <cmocka.h>
 
 #include "kernels/core/memory.h"
-#include "kernels/device.h"
 #include "kernels/ops.h"
 
 mp_ctx *mp_blocks_ctx(void)
 {
-    const mp_device_options o = {0};
-    mp_error err = {0};
-    mp_ctx *c = NULL;
-
-    if (mp_device_open(&o, &c, &err))
-        fail_msg("mp_device_open: %s", err.text);
-    return c;
-}
-
-double mp_rel_l2(const float *a, const float *b, int64_t n)
-{
-    double difference = 0, norm = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        const double d = (double)a[i] - (double)b[i];
-        difference += d * d;
-        norm += (double)b[i] * (double)b[i];
-    }
-    return difference == 0 ? 0 : sqrt(difference / norm);
+    return mp_test_ctx(NULL, 0);
 }
 
 static bool below(const char *module, const char *component, const char *path)
@@ -74,13 +55,7 @@ static bool is_module(mp_tensor t)
 
 void mp_blocks_open(mp_blocks *b, mp_ctx *c, const char *path, const char *component)
 {
-    char full[512];
-    mp_error err = {0};
-
-    *b = (mp_blocks){.ctx = c, .component = component};
-    snprintf(full, sizeof full, "%s/%s", MP_FIXTURES, path);
-    if (mp_safetensors_open(full, &b->file, &err))
-        fail_msg("%s", err.text);
+    *b = (mp_blocks){.ctx = c, .component = component, .file = mp_test_goldens(path)};
     if (!component)
         return;
     const int64_t n = mp_safetensors_count(b->file);
@@ -104,24 +79,9 @@ void mp_blocks_close(mp_blocks *b)
     mp_safetensors_close(b->file);
 }
 
-static mp_tensor find(const mp_blocks *b, const char *name)
-{
-    mp_tensor t;
-
-    if (!mp_safetensors_find(b->file, name, &t))
-        fail_msg("%s has no %s", mp_safetensors_path(b->file), name);
-    t.name = NULL;
-    return t;
-}
-
 mp_tensor mp_blocks_tensor(mp_blocks *b, const char *name)
 {
-    const mp_tensor t = find(b, name);
-    const mp_tensor y = mp_like(b->ctx, t);
-
-    assert_false(mp_failed(b->ctx));
-    memcpy(y.data, t.data, mp_nbytes(t));
-    return y;
+    return mp_test_tensor(b->ctx, b->file, "%s", name);
 }
 
 mp_tensor mp_blocks_picture(mp_blocks *b, const char *name)
@@ -133,7 +93,7 @@ mp_tensor mp_blocks_picture(mp_blocks *b, const char *name)
 
 int64_t mp_blocks_int(const mp_blocks *b, const char *name, int64_t i)
 {
-    const mp_tensor t = find(b, name);
+    const mp_tensor t = mp_test_golden(b->file, "%s", name);
     int64_t value;
 
     memcpy(&value, (const char *)t.data + i * 8, sizeof value);
@@ -142,7 +102,7 @@ int64_t mp_blocks_int(const mp_blocks *b, const char *name, int64_t i)
 
 uint8_t *mp_blocks_mask(const mp_blocks *b, const char *name)
 {
-    const int64_t n = mp_numel(find(b, name));
+    const int64_t n = mp_numel(mp_test_golden(b->file, "%s", name));
     uint8_t *const mask = mp_alloc((size_t)n, 1);
 
     assert_non_null(mask);
@@ -180,7 +140,7 @@ static double distance(mp_tensor y, const float *values, mp_tensor golden)
 
 double mp_blocks_distance(mp_blocks *b, mp_tensor y, const char *name)
 {
-    const mp_tensor golden = find(b, name);
+    const mp_tensor golden = mp_test_golden(b->file, "%s", name);
     const int64_t n = mp_numel(y);
     float *const values = mp_alloc((size_t)n, sizeof *values);
 

@@ -6,15 +6,14 @@
  *
  *     mp_blocks b;
  *     mp_blocks_open(&b, c, "goldens/sana/blocks/vae_decoder.fp32.safetensors", "vae");
- *     mp_tensor z = mp_blocks_input(&b, "input.z");
+ *     mp_tensor z = mp_blocks_tensor(&b, "input.z");
  *     ... forward ...
  *     mp_blocks_check(&b, 2e-6, 40);
  */
 #ifndef MP_TESTS_SUPPORT_MP_BLOCKS_H
 #define MP_TESTS_SUPPORT_MP_BLOCKS_H
 
-#include "kernels/core/ctx.h"
-#include "pipelines/common/safetensors.h"
+#include "tests/support/mp_test.h"
 
 typedef struct mp_block_record {
     mp_tensor golden; /* its name is the module's path */
@@ -31,7 +30,7 @@ typedef struct mp_blocks {
     int64_t count;
 } mp_blocks;
 
-/* A context on the CPU. */
+/* mp_test_ctx of the best instruction set on every core. */
 mp_ctx *mp_blocks_ctx(void);
 /* path: under tests/fixtures.  component NULL: nothing is recorded, only inputs are read. */
 void mp_blocks_open(mp_blocks *b, mp_ctx *c, const char *path, const char *component);
@@ -53,6 +52,5 @@ void mp_blocks_check_one(mp_blocks *b, const char *path, double limit);
 /* ||a - b|| / ||b|| of y against the file's tensor; [B, H, W, C] is turned where the golden is
  * [B, C, H, W]. */
 double mp_blocks_distance(mp_blocks *b, mp_tensor y, const char *name);
-double mp_rel_l2(const float *a, const float *b, int64_t n);
 
 #endif
