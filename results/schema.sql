@@ -1,0 +1,116 @@
+-- The results database of mpbench.
+-- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store.c.
+-- History.  1: the first.
+-- Rows are added and never overwritten, but for three columns that are filled in once: the end of a
+-- run, the outcome of a cell, and a 'running' cell that --resume finds dead ('interrupted').
+
+CREATE TABLE run (
+    id          INTEGER PRIMARY KEY,
+    uuid        TEXT NOT NULL UNIQUE,
+    label       TEXT,
+    engine      TEXT NOT NULL,
+    device      TEXT NOT NULL,
+    command     TEXT NOT NULL,  -- quoted for a shell
+    plan        TEXT NOT NULL,  -- SHA-256 over the cells: what --resume goes by
+    fingerprint TEXT NOT NULL,  -- of the environment's stable part
+    started     TEXT NOT NULL,  -- UTC, ISO 8601
+    ended       TEXT,
+    exit_status INTEGER
+) STRICT;
+
+CREATE TABLE run_environment (
+    run   INTEGER NOT NULL REFERENCES run(id),
+    key   TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (run, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cell (
+    id              INTEGER PRIMARY KEY,
+    run             INTEGER NOT NULL REFERENCES run(id),
+    key             TEXT NOT NULL,  -- stable: scenario and matrix values
+    scenario        TEXT NOT NULL,
+    scenario_hash   TEXT NOT NULL,
+    pipeline        TEXT NOT NULL,
+    checkpoint      TEXT NOT NULL,
+    checkpoint_hash TEXT NOT NULL,
+    repro           TEXT NOT NULL,
+    started         TEXT NOT NULL,
+    ended           TEXT,
+    status          TEXT NOT NULL DEFAULT 'running' CHECK (status IN
+        ('running', 'ok', 'error', 'crash', 'timeout', 'oom', 'nonfinite', 'interrupted')),
+    outcome         TEXT,     -- dtype_mismatch, nan_first, ...; NULL when status is ok
+    as_expected     INTEGER,  -- 1 or 0
+    expected        TEXT,     -- NULL: success
+    error           TEXT,
+    module          TEXT,
+    op              TEXT,
+    want            TEXT,
+    got             TEXT,
+    stage           TEXT,
+    step            INTEGER,
+    signal          INTEGER,
+    budget          TEXT,     -- the broken ones, as text
+    reference       TEXT,
+    warnings        TEXT
+) STRICT;
+CREATE INDEX cell_by_run ON cell(run);
+CREATE INDEX cell_by_key ON cell(key, run);
+
+-- Every resolved setting, dotted.  compare selects and pairs by what it finds here.
+CREATE TABLE cell_setting (
+    cell  INTEGER NOT NULL REFERENCES cell(id),
+    key   TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (cell, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sample (
+    cell    INTEGER NOT NULL REFERENCES cell(id),
+    repeat  INTEGER NOT NULL,  -- from 0; -1, -2 .. are warm-ups
+    stage   TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (cell, stage, repeat)
+) STRICT, WITHOUT ROWID;
+
+-- value is NULL for a number that SQLite cannot hold; nonfinite then says which: inf, -inf, nan.
+CREATE TABLE metric (
+    cell      INTEGER NOT NULL REFERENCES cell(id),
+    name      TEXT NOT NULL,
+    stage     TEXT NOT NULL,
+    step      INTEGER NOT NULL,  -- -1: not of a step
+    module    TEXT NOT NULL,     -- '': not of a module
+    value     REAL,
+    nonfinite TEXT CHECK ((value IS NULL) = (nonfinite IN ('inf', '-inf', 'nan'))),
+    unit      TEXT NOT NULL,
+    PRIMARY KEY (cell, name, stage, step, module)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE output (
+    cell   INTEGER NOT NULL REFERENCES cell(id),
+    name   TEXT NOT NULL,
+    dtype  TEXT NOT NULL,
+    shape  TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (cell, name)
+) STRICT, WITHOUT ROWID;
+
+-- What is known of a reference run; its tensors are a file in the cache.
+CREATE TABLE reference (
+    key           TEXT PRIMARY KEY,
+    made          TEXT NOT NULL,
+    file_sha256   TEXT NOT NULL,
+    finite        INTEGER NOT NULL,
+    constant      INTEGER NOT NULL,
+    floor_latents REAL,  -- relative L2 under one ulp of initial noise; NULL: not measured
+    floor_image   REAL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW sample_view AS
+    SELECT run.label, run.engine, cell.run, sample.cell, cell.key, cell.scenario, stage, repeat, seconds
+    FROM sample JOIN cell ON cell.id = sample.cell JOIN run ON run.id = cell.run;
+
+CREATE VIEW metric_view AS
+    SELECT run.label, run.engine, cell.run, metric.cell, cell.key, cell.scenario, name, metric.stage,
+           metric.step, metric.module, coalesce(CAST(value AS TEXT), nonfinite) AS value, unit
+    FROM metric JOIN cell ON cell.id = metric.cell JOIN run ON run.id = cell.run;

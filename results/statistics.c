@@ -1,0 +1,164 @@
+#include "results/statistics.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <gsl/gsl_cdf.h>
+
+#include "kernels/core/memory.h"
+
+/* Up to this n_a * n_b the null distribution is counted: 20 against 20 is C(40, 20) = 1.4e11
+ * samples, so every count is an exact double. */
+enum { EXACT_PAIRS = 400 };
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static bool has_nan(const double *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (isnan(x[i]))
+            return true;
+    return false;
+}
+
+double mp_median(const double *x, int64_t n)
+{
+    if (n <= 0 || has_nan(x, n))
+        return NAN;
+    double *sorted = mp_alloc((size_t)n, sizeof *sorted);
+    if (!sorted)
+        return NAN;
+    memcpy(sorted, x, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    const double low = sorted[(n - 1) / 2], high = sorted[n / 2];
+    mp_free(sorted);
+    return low == high ? low : low / 2 + high / 2; /* two infinities, or a sum beyond the largest */
+}
+
+/* One value of the pooled sample.  Ranks are doubled, so that the mean rank of a tie is whole. */
+typedef struct ranked {
+    double value;
+    int64_t rank2;
+    bool first; /* of the first sample */
+} ranked;
+
+static int by_ranked_value(const void *a, const void *b)
+{
+    return by_value(&((const ranked *)a)->value, &((const ranked *)b)->value);
+}
+
+/* Sorts, ranks, and returns the sum of t^3 - t over groups of t equal values. */
+static double rank_pool(ranked *pool, int64_t n)
+{
+    double ties = 0;
+    qsort(pool, (size_t)n, sizeof *pool, by_ranked_value);
+    for (int64_t i = 0, end; i < n; i = end) {
+        for (end = i + 1; end < n && pool[end].value == pool[i].value;)
+            end++;
+        const double t = (double)(end - i);
+        ties += t * t * t - t;
+        for (int64_t k = i; k < end; k++)
+            pool[k].rank2 = i + 1 + end; /* twice the mean of ranks i + 1 .. end */
+    }
+    return ties;
+}
+
+/* counts[k * width + s]: choices of k pooled values whose doubled ranks sum to s. */
+static void count_choices(double *counts, int64_t width, const ranked *pool, int64_t n, int64_t m)
+{
+    counts[0] = 1;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = i + 1 < m ? i + 1 : m; k > 0; k--) { /* downwards: each value once */
+            const double *from = counts + (k - 1) * width;
+            double *to = counts + k * width;
+            for (int64_t s = pool[i].rank2; s < width; s++)
+                to[s] += from[s - pool[i].rank2];
+        }
+}
+
+/* Twice the smaller tail of all ways to choose m of the n pooled values: the permutation test of
+ * the rank sum.  With ties it is not symmetric, hence the minimum. */
+static double exact_p(const ranked *pool, int64_t n, int64_t m, int64_t observed)
+{
+    const int64_t width = 2 * n * m + 1; /* no rank exceeds n */
+    double *counts = mp_alloc((size_t)((m + 1) * width), sizeof *counts);
+    if (!counts)
+        return NAN;
+    count_choices(counts, width, pool, n, m);
+    const double *last = counts + m * width;
+    double all = 0, below = 0, above = 0;
+    for (int64_t s = 0; s < width; s++) {
+        all += last[s];
+        below += s <= observed ? last[s] : 0;
+        above += s >= observed ? last[s] : 0;
+    }
+    mp_free(counts);
+    return fmin(1, 2 * fmin(below, above) / all);
+}
+
+/* distance: |U - n_a n_b / 2|; ties as rank_pool gives them. */
+static double normal_p(double distance, double n_a, double n_b, double ties)
+{
+    const double n = n_a + n_b;
+    const double variance = n_a * n_b / 12 * (n + 1 - ties / (n * (n - 1)));
+    if (!(variance > 0))
+        return 1;                                       /* all values are equal */
+    const double z = (distance - 0.5) / sqrt(variance); /* U moves in steps of one: continuity */
+    return fmin(1, 2 * gsl_cdf_ugaussian_Q(z));
+}
+
+static bool small_enough(int64_t n_a, int64_t n_b)
+{
+    return n_a <= EXACT_PAIRS / n_b;
+}
+
+static double pooled_p(ranked *pool, int64_t n_a, int64_t n_b)
+{
+    const int64_t n = n_a + n_b;
+    const double ties = rank_pool(pool, n);
+    int64_t sum_a = 0, sum_b = 0;
+    for (int64_t i = 0; i < n; i++)
+        *(pool[i].first ? &sum_a : &sum_b) += pool[i].rank2;
+    if (small_enough(n_a, n_b)) /* the smaller sample: a smaller table, the same p */
+        return n_a <= n_b ? exact_p(pool, n, n_a, sum_a) : exact_p(pool, n, n_b, sum_b);
+    const double a = (double)n_a, b = (double)n_b;
+    const double u = (double)sum_a / 2 - a * (a + 1) / 2;
+    return normal_p(fabs(u - a * b / 2), a, b, ties);
+}
+
+double mp_mann_whitney(const double *a, int64_t n_a, const double *b, int64_t n_b)
+{
+    if (n_a <= 0 || n_b <= 0)
+        return 1;
+    if (has_nan(a, n_a) || has_nan(b, n_b))
+        return NAN;
+    ranked *pool = mp_alloc((size_t)n_a + (size_t)n_b, sizeof *pool);
+    if (!pool)
+        return NAN;
+    for (int64_t i = 0; i < n_a; i++)
+        pool[i] = (ranked){.value = a[i], .first = true};
+    for (int64_t i = 0; i < n_b; i++)
+        pool[n_a + i] = (ranked){.value = b[i]};
+    const double p = pooled_p(pool, n_a, n_b);
+    mp_free(pool);
+    return p;
+}
+
+double mp_mann_whitney_floor(int64_t n_a, int64_t n_b)
+{
+    if (n_a <= 0 || n_b <= 0)
+        return 1;
+    const double a = (double)n_a, b = (double)n_b;
+    if (!small_enough(n_a, n_b))
+        return normal_p(a * b / 2, a, b, 0);
+    double choices = 1; /* C(n_a + n_b, n_b): whole after every step */
+    for (int64_t k = 1; k <= n_b; k++)
+        choices = choices * (a + (double)k) / (double)k;
+    return fmin(1, 2 / choices);
+}

@@ -8,6 +8,8 @@
  *     mp_store_begin_cell(s, run_id, &cell, &cell_id, &err);   // on record before the work begins
  *     mp_store_finish_cell(s, cell_id, &result, &err);         // everything else, at once
  *     mp_store_end_run(s, run_id, exit_status, &err);
+ *
+ * Everything returns MP_EDB when the database fails: full disk, lost file, damage.
  */
 #ifndef MP_RESULTS_STORE_H
 #define MP_RESULTS_STORE_H
@@ -41,6 +43,7 @@ typedef struct mp_run_info {
     const char *engine;
     const char *device;
     const char *command;     /* the command line, quoted for a shell */
+    const char *plan;        /* SHA-256 over the cells of the plan */
     const char *fingerprint; /* hash of the stable part of the environment */
     const mp_pair
         *environment; /* git commit, CPU, ISA, memory, library versions, build flags ... */
@@ -109,22 +112,28 @@ mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, 
 mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *result,
                              mp_error *err);
 
-/* --resume: is there a finished cell (any final status but 'interrupted') of this key, scenario
- * hash, checkpoint hash, engine, fingerprint and label in the newest run that began with the same
- * command? *out is its id, 0: none. */
-mp_code mp_store_finished(mp_store *s, const mp_cell_info *cell, const char *engine,
-                          const char *fingerprint, const char *label, int64_t *out, mp_error *err);
+/* --resume: the newest run of the same plan, label, engine, device and fingerprint; *out 0: none.
+ * Its cells that were running when it died are marked 'interrupted'. */
+mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);
+
+/* What is on record of a cell of a run: its newest row that is neither running nor interrupted. */
+typedef struct mp_cell_record {
+    int64_t id; /* 0: none */
+    bool as_expected, budget_broken;
+    char status[16];
+} mp_cell_record;
+mp_code mp_store_cell_record(mp_store *s, int64_t run, const char *key, mp_cell_record *out,
+                             mp_error *err);
 
 /* References: what is known of an fp32 run, by content key; its tensors are a file in the cache. */
 typedef struct mp_reference_row {
     const char *key;
     const char *file_sha256;
     bool finite, constant;
-    double noise_floor_latents, noise_floor_image; /* rel L2 under one ulp of noise */
-    double psnr_floor_db;
+    double floor_latents, floor_image; /* rel L2 under one ulp of initial noise; NaN: not known */
 } mp_reference_row;
 mp_code mp_store_put_reference(mp_store *s, const mp_reference_row *row, mp_error *err);
-/* *found false: none.  file_sha256 needs room for 65. */
+/* *found false: none.  out->key is key; out->file_sha256 points to the caller's file_sha256. */
 mp_code mp_store_get_reference(mp_store *s, const char *key, mp_reference_row *out,
                                char file_sha256[65], bool *found, mp_error *err);
 

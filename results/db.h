@@ -1,0 +1,33 @@
+/* SQLite for the rest of this folder: statements with bound parameters, errors with a remedy.
+ *
+ *     sqlite3_stmt *q = NULL;
+ *     if (mp_db_prepare(s, "SELECT id FROM run WHERE uuid = ?", &q, err) ||
+ *         mp_db_bind(s, q, err, "t", uuid) || mp_db_step(s, q, &row, err)) ...
+ *     sqlite3_finalize(q);
+ */
+#ifndef MP_RESULTS_DB_H
+#define MP_RESULTS_DB_H
+
+#include <sqlite3.h>
+
+#include "results/store.h"
+
+struct mp_store {
+    sqlite3 *db;
+    char *path;
+};
+
+mp_code mp_db_prepare(mp_store *s, const char *sql, sqlite3_stmt **out, mp_error *err);
+/* All parameters in order, by type: t text (NULL binds NULL), i int64_t, d double (NaN binds
+ * NULL). */
+mp_code mp_db_bind(mp_store *s, sqlite3_stmt *q, mp_error *err, const char *types, ...);
+/* *row false: no more rows. */
+mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err);
+/* Binds, steps through and resets a statement that gives no rows. */
+mp_code mp_db_exec(mp_store *s, const char *sql, mp_error *err);
+/* MP_EDB with SQLite's own words, the file and what helps. */
+mp_code mp_db_fail(mp_store *s, mp_error *err);
+/* Text of a column, "" for NULL; valid until the next step. */
+const char *mp_db_text(sqlite3_stmt *q, int column);
+
+#endif
