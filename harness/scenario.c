@@ -100,8 +100,8 @@ static mp_code check_quirk(const mp_yaml *item, const mp_pipeline_def *pipeline,
     }
     const char *near = mp_nearest(item->text, pipeline->quirks, n);
     mp_yaml_fail(err, item, "unknown quirk '%.80s'%s%s%s; the pipeline %s has: %s", item->text,
-                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "",
-                 pipeline->name, list.data ? list.data : "none");
+                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", pipeline->name,
+                 list.data ? list.data : "none");
     mp_text_free(&list);
     return err->code;
 }
@@ -288,8 +288,9 @@ static mp_code read_values(mp_arena *a, const mp_yaml *root, mp_scenario *out, m
 {
     *out = (mp_scenario){.file = root->file, .root = root};
     if (root->kind != MP_YAML_MAP)
-        return mp_yaml_fail(err, root, "found %s, expected a map with name, pipeline, checkpoint "
-                                       "and inputs",
+        return mp_yaml_fail(err, root,
+                            "found %s, expected a map with name, pipeline, checkpoint "
+                            "and inputs",
                             mp_yaml_describe(a, root));
     const mp_section top = mp_section_open(a, root, "", err);
     if (err->code || read_name(a, &top, out) || read_pipeline(&top, out) ||

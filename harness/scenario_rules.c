@@ -36,8 +36,9 @@ static mp_code check_when(mp_arena *a, const mp_yaml *entry, mp_expectation *e, 
 static mp_code read_expectation(mp_arena *a, const mp_yaml *entry, mp_expectation *e, mp_error *err)
 {
     if (entry->kind != MP_YAML_MAP)
-        return mp_yaml_fail(err, entry, "expect: found %s, expected a map with when, and error, "
-                                        "status or outcome",
+        return mp_yaml_fail(err, entry,
+                            "expect: found %s, expected a map with when, and error, "
+                            "status or outcome",
                             mp_yaml_describe(a, entry));
     if (mp_schema_check(entry, "expect[]", err) || check_when(a, entry, e, err))
         return err->code;
@@ -55,8 +56,9 @@ static mp_code read_expectation(mp_arena *a, const mp_yaml *entry, mp_expectatio
     if (e->error && !*e->error)
         return mp_schema_wrong(a, entry, "expect[]", "error", err);
     if (!e->error && !e->status && !e->outcome)
-        return mp_yaml_fail(err, entry, "expect: this entry expects nothing; add error, status or "
-                                        "outcome (status: ok for success)");
+        return mp_yaml_fail(err, entry,
+                            "expect: this entry expects nothing; add error, status or "
+                            "outcome (status: ok for success)");
     return MP_OK;
 }
 

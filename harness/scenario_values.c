@@ -28,7 +28,8 @@ bool mp_parse_duration(const char *text, double *out)
     static const struct {
         const char *unit;
         double seconds;
-    } units[] = {{"", 1}, {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400}, {"ms", 1e-3}};
+    } units[] = {{"", 1},     {"s", 1},     {"m", 60},   {"min", 60},
+                 {"h", 3600}, {"d", 86400}, {"ms", 1e-3}};
     double value;
     const char *unit = leading_number(text, &value);
 
@@ -45,11 +46,16 @@ bool mp_parse_size(const char *text, size_t *out)
     static const struct {
         const char *unit;
         double bytes;
-    } units[] = {{"", 1},           {"B", 1},
-                 {"kB", 1e3},       {"KB", 1e3},
-                 {"MB", 1e6},       {"GB", 1e9},
-                 {"TB", 1e12},      {"KiB", 1024.0},
-                 {"MiB", 1048576.0}, {"GiB", 1073741824.0},
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"kB", 1e3},
+                 {"KB", 1e3},
+                 {"MB", 1e6},
+                 {"GB", 1e9},
+                 {"TB", 1e12},
+                 {"KiB", 1024.0},
+                 {"MiB", 1048576.0},
+                 {"GiB", 1073741824.0},
                  {"TiB", 1099511627776.0}};
     double value;
     const char *unit = leading_number(text, &value);

@@ -1,0 +1,167 @@
+#include "harness/record.h"
+
+#include <jansson.h>
+#include <string.h>
+
+void mp_record_init(mp_record *r, mp_arena *a)
+{
+    *r = (mp_record){.arena = a, .step = -1};
+}
+
+void mp_record_free(mp_record *r)
+{
+    mp_text_free(&r->warnings);
+}
+
+const mp_captured *mp_record_tensor(const mp_record *r, const char *name)
+{
+    for (int i = 0; i < r->tensor_count; i++)
+        if (!strcmp(r->tensors[i].name, name))
+            return &r->tensors[i];
+    return NULL;
+}
+
+static const char *text_of(const mp_record *r, const json_t *event, const char *key)
+{
+    const char *text = json_string_value(json_object_get(event, key));
+
+    return text ? mp_arena_strdup(r->arena, text) : "";
+}
+
+static int64_t int_of(const json_t *event, const char *key, int64_t fallback)
+{
+    const json_t *value = json_object_get(event, key);
+
+    return json_is_integer(value) ? json_integer_value(value) : fallback;
+}
+
+static void *room_for(mp_record *r, void *items, int count, int *room, size_t size)
+{
+    if (count < *room)
+        return items;
+    *room = *room ? 2 * *room : 32;
+    void *grown = mp_arena_alloc(r->arena, (size_t)*room, size);
+    if (count)
+        memcpy(grown, items, (size_t)count * size);
+    return grown;
+}
+
+static void add_memory(mp_record *r, const char *stage, int64_t bytes)
+{
+    int i = 0;
+
+    while (i < r->stage_count && strcmp(r->stages[i].stage, stage))
+        i++;
+    if (i == (int)(sizeof r->stages / sizeof *r->stages))
+        return;
+    if (i == r->stage_count)
+        r->stages[r->stage_count++] = (mp_stage_memory){.stage = stage};
+    if (r->stages[i].activations < bytes)
+        r->stages[i].activations = bytes;
+}
+
+static void on_stage(mp_record *r, const json_t *event)
+{
+    const json_t *seconds = json_object_get(event, "seconds");
+    const char *name = text_of(r, event, "name");
+    const int64_t bytes = int_of(event, "activations", -1);
+
+    if (bytes >= 0)
+        add_memory(r, name, bytes);
+    if (!json_is_number(seconds))
+        return;
+    r->samples = room_for(r, r->samples, r->sample_count, &r->sample_room, sizeof *r->samples);
+    r->samples[r->sample_count++] = (mp_sample_row){.repeat = (int)int_of(event, "repeat", 0),
+                                                    .stage = name,
+                                                    .seconds = json_number_value(seconds)};
+}
+
+static void on_tensor(mp_record *r, const json_t *event)
+{
+    const char *name = text_of(r, event, "name"), *sha256 = text_of(r, event, "sha256");
+    const mp_captured *first = mp_record_tensor(r, name);
+    const json_t *shape = json_object_get(event, "shape");
+    mp_captured t = {.name = name,
+                     .offset = int_of(event, "offset", -1),
+                     .sha256 = sha256,
+                     .rank = (int)json_array_size(shape)};
+
+    if (first) {
+        r->differing += strcmp(first->sha256, sha256) != 0;
+        return;
+    }
+    if (t.rank > MP_MAX_RANK || !mp_dtype_parse(text_of(r, event, "dtype"), &t.dtype)) {
+        r->malformed++;
+        return;
+    }
+    for (int i = 0; i < t.rank; i++)
+        t.dim[i] = json_integer_value(json_array_get(shape, (size_t)i));
+    r->tensors = room_for(r, r->tensors, r->tensor_count, &r->tensor_room, sizeof *r->tensors);
+    r->tensors[r->tensor_count++] = t;
+}
+
+static void on_place(mp_record *r, const json_t *event)
+{
+    r->stage = text_of(r, event, "stage");
+    r->step = (int)int_of(event, "step", -1);
+    strncpy(r->error.module, text_of(r, event, "module"), sizeof r->error.module - 1);
+    strncpy(r->error.op, text_of(r, event, "op"), sizeof r->error.op - 1);
+}
+
+static void on_error(mp_record *r, const json_t *event)
+{
+    const char *code = text_of(r, event, "code");
+
+    if (r->error.code)
+        return; /* the first one stays */
+    r->error.code = MP_EUNSUPPORTED;
+    for (int i = 1; i < MP_CODE_COUNT; i++)
+        if (!strcmp(mp_code_name((mp_code)i), code))
+            r->error.code = (mp_code)i;
+    strncpy(r->error.text, text_of(r, event, "text"), sizeof r->error.text - 1);
+    on_place(r, event);
+}
+
+static void on_nonfinite(mp_record *r, const json_t *event)
+{
+    r->nonfinite = true;
+    r->nan = int_of(event, "nan", 0);
+    r->inf = int_of(event, "inf", 0);
+    on_place(r, event);
+}
+
+static void on_event(mp_record *r, const json_t *event)
+{
+    const char *kind = text_of(r, event, "event");
+
+    if (!strcmp(kind, "stage")) {
+        on_stage(r, event);
+    } else if (!strcmp(kind, "tensor")) {
+        on_tensor(r, event);
+    } else if (!strcmp(kind, "weights")) {
+        r->weights_mapped = int_of(event, "mapped", 0);
+        r->weights_converted = int_of(event, "converted", 0);
+    } else if (!strcmp(kind, "warning")) {
+        mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "",
+                       text_of(r, event, "text"));
+    } else if (!strcmp(kind, "nonfinite")) {
+        on_nonfinite(r, event);
+    } else if (!strcmp(kind, "error")) {
+        on_error(r, event);
+    } else if (!strcmp(kind, "done")) {
+        r->done = true;
+    } else if (strcmp(kind, "step")) {
+        r->malformed++;
+    }
+}
+
+void mp_record_line(mp_record *r, const char *line, size_t n)
+{
+    json_t *event = json_loadb(line, n, JSON_ALLOW_NUL, NULL);
+
+    if (json_is_object(event))
+        on_event(r, event);
+    else
+        r->malformed++;
+    json_decref(event);
+}

@@ -1,0 +1,62 @@
+/* What is known of one process of a cell: the events it sent, one JSON object a line.
+ *
+ *   {"event":"stage","name":"denoise","repeat":0,"seconds":0.21,"activations":123456}
+ *   {"event":"step","step":0,"steps":6}
+ *   {"event":"tensor","name":"latents_000","dtype":"fp32","shape":[1,4,8,8],"offset":1024,
+ *    "sha256":"..","repeat":0}                 offset -1: not in the file of tensors
+ *   {"event":"weights","mapped":1600000,"converted":0}
+ *   {"event":"warning","text":".."}
+ *   {"event":"nonfinite","module":"..","op":"linear","stage":"denoise","step":0,"nan":0,"inf":12}
+ *   {"event":"error","code":"dtype","text":"..","module":"..","op":"..","stage":"decode","step":-1}
+ *   {"event":"done"}
+ *
+ * The tensors themselves are fp32 in a file of the harness's choice, at the offsets given. */
+#ifndef MP_HARNESS_RECORD_H
+#define MP_HARNESS_RECORD_H
+
+#include "harness/arena.h"
+#include "kernels/core/status.h"
+#include "kernels/core/tensor.h"
+#include "results/store.h"
+
+typedef struct mp_captured {
+    const char *name; /* "latents_000" */
+    mp_dtype dtype;   /* in which the pipeline held it; the values here are fp32 */
+    int rank;
+    int64_t dim[MP_MAX_RANK];
+    int64_t offset; /* in the file of tensors */
+    const char *sha256;
+} mp_captured;
+
+typedef struct mp_stage_memory {
+    const char *stage;
+    int64_t activations; /* most bytes in use at once, over the repeats */
+} mp_stage_memory;
+
+typedef struct mp_record {
+    mp_arena *arena;
+    mp_sample_row *samples;
+    int sample_count, sample_room;
+    mp_captured *tensors; /* of the first generation */
+    int tensor_count, tensor_room;
+    mp_stage_memory stages[8];
+    int stage_count;
+    mp_text warnings;
+    int64_t weights_mapped, weights_converted;
+    int differing; /* outputs of later repeats whose bits differ from the first one's */
+    bool done;
+    bool nonfinite;
+    int64_t nan, inf;
+    mp_error error;    /* code MP_OK: none; also where the first non-finite value was */
+    const char *stage; /* of error or nonfinite */
+    int step;
+    int malformed; /* lines that were no event */
+} mp_record;
+
+void mp_record_init(mp_record *r, mp_arena *a);
+/* One line without its newline.  What is no event is counted and otherwise left alone. */
+void mp_record_line(mp_record *r, const char *line, size_t n);
+const mp_captured *mp_record_tensor(const mp_record *r, const char *name);
+void mp_record_free(mp_record *r); /* not the arena */
+
+#endif
