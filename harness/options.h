@@ -38,6 +38,11 @@ typedef struct mp_option {
     int min, max;             /* of an int */
     const char *const *among; /* NULL-terminated words that a text must be one of, or NULL */
 } mp_option;
+/* An entry of the table; .min and .max, or .among, may follow. */
+#define MP_OPTION(n, k, o, m, h, ...)                                                         \
+    {                                                                                         \
+        .name = (n), .kind = MP_OPTION_##k, .out = (o), .meta = (m), .help = (h), __VA_ARGS__ \
+    }
 
 typedef struct mp_usage {
     const char *command;  /* "run" */

@@ -150,7 +150,11 @@ static void on_event(mp_record *r, const json_t *event)
         on_error(r, event);
     } else if (!strcmp(kind, "done")) {
         r->done = true;
-    } else if (strcmp(kind, "step")) {
+    } else if (!strcmp(kind, "step")) {
+        r->steps_done = (int)int_of(event, "step", 0) + 1;
+        r->steps = (int)int_of(event, "steps", 0);
+        r->repeat = (int)int_of(event, "repeat", 0);
+    } else {
         r->malformed++;
     }
 }

@@ -50,7 +50,8 @@ typedef struct mp_record {
     mp_error error;    /* code MP_OK: none; also where the first non-finite value was */
     const char *stage; /* of error or nonfinite */
     int step;
-    int malformed; /* lines that were no event */
+    int malformed;                 /* lines that were no event */
+    int steps_done, steps, repeat; /* how far it is */
 } mp_record;
 
 void mp_record_init(mp_record *r, mp_arena *a);

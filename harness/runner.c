@@ -1,0 +1,342 @@
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "harness/digest.h"
+#include "harness/run.h"
+
+/* ---- a cell --------------------------------------------------------------------------------- */
+
+mp_job mp_run_job(const mp_run *r, const mp_scenario *s, const char *tensors)
+{
+    return (mp_job){.pipeline = s->pipeline,
+                    .request = s->request,
+                    .e4m3 = s->e4m3,
+                    .repeat = s->repeat,
+                    .warmup = s->warmup,
+                    .threads = r->options->threads,
+                    .isa = r->environment.isa,
+                    .memory = s->memory,
+                    .tensors = tensors};
+}
+
+static void add_warning(mp_execution *e, const char *text)
+{
+    mp_text_printf(&e->record.warnings, "%s%s", e->record.warnings.length ? "\n" : "", text);
+}
+
+/* Distances from the reference; without one, a warning that says why. */
+static mp_code measure_against(mp_run *r, const mp_cell *cell, mp_execution *e, const mp_outputs *x,
+                               mp_cell_report *report, mp_error *err)
+{
+    mp_outputs *ref = NULL, *untiled = NULL;
+    mp_reference_row row = {0}, other = {0};
+    const char *trouble = NULL;
+    const bool tiled = cell->scenario.request.tiling.on;
+
+    if (!cell->scenario.reference || !mp_outputs_count(x))
+        return MP_OK;
+    if (!mp_run_reference(r, cell, false, &ref, &row, &trouble, err) && ref) {
+        report->result.reference = mp_arena_strdup(r->arena, row.key);
+        mp_measure_drift(&report->metrics, e, x, ref);
+        mp_measure_floor(&report->metrics, row.floor_latents, row.floor_image);
+        if (!row.finite || row.constant)
+            add_warning(e, row.finite ? "the reference's picture is constant: nothing can be "
+                                        "judged by it"
+                                      : "the reference is not finite: nothing can be judged by it");
+    }
+    if (!err->code && ref && tiled &&
+        !mp_run_reference(r, cell, true, &untiled, &other, &trouble, err) && untiled)
+        mp_measure_seam(&report->metrics, x, untiled, &cell->scenario.request.tiling);
+    if (trouble)
+        add_warning(
+            e, mp_arena_printf(r->arena, "no %sreference: %s", ref ? "untiled " : "", trouble));
+    mp_outputs_close(ref);
+    mp_outputs_close(untiled);
+    return err->code;
+}
+
+static mp_output_row *output_rows(mp_arena *a, const mp_record *rec)
+{
+    mp_output_row *rows = mp_arena_alloc(a, (size_t)rec->tensor_count + 1, sizeof *rows);
+
+    for (int i = 0; i < rec->tensor_count; i++) {
+        const mp_captured *t = &rec->tensors[i];
+        mp_text shape = {0};
+        mp_text_add(&shape, "[");
+        for (int d = 0; d < t->rank; d++)
+            mp_text_printf(&shape, "%s%lld", d ? ", " : "", (long long)t->dim[d]);
+        mp_text_add(&shape, "]");
+        rows[i] = (mp_output_row){.name = t->name,
+                                  .dtype = mp_dtype_name(t->dtype),
+                                  .shape = mp_text_take(&shape, a),
+                                  .sha256 = t->sha256};
+    }
+    return rows;
+}
+
+/* Everything there is to say about an execution, into the report. */
+static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const mp_outputs *x,
+                        mp_cell_report *report, mp_error *err)
+{
+    mp_cell_result *res = &report->result;
+
+    mp_judge_end(r->arena, e, &cell->scenario, x, res);
+    mp_measure_process(&report->metrics, e);
+    if (strcmp(res->status, "interrupted") && measure_against(r, cell, e, x, report, err))
+        return err->code;
+    if (e->record.differing)
+        add_warning(e, mp_arena_printf(r->arena,
+                                       "%d outputs of later repeats differ from the "
+                                       "first one's: the run is not deterministic",
+                                       e->record.differing));
+    if (mp_judge_expectation(r->arena, &cell->scenario, res, err))
+        return err->code;
+    mp_judge_budgets(r->arena, &cell->scenario, &report->metrics, res);
+    res->warnings =
+        e->record.warnings.length ? mp_arena_strdup(r->arena, e->record.warnings.data) : NULL;
+    res->metrics = report->metrics.rows;
+    res->metric_count = report->metrics.count;
+    res->samples = e->record.samples;
+    res->sample_count = e->record.sample_count;
+    res->outputs = output_rows(r->arena, &e->record);
+    res->output_count = e->record.tensor_count;
+    report->seconds = e->end.seconds;
+    return MP_OK;
+}
+
+static mp_code run_process(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_error *err)
+{
+    const char *tensors = mp_arena_printf(r->arena, "%s/outputs-%ld.raw", r->cache, (long)getpid());
+    const mp_job job = mp_run_job(r, &cell->scenario, tensors);
+    mp_execution e;
+    mp_outputs *x = NULL;
+    mp_error why = {0};
+
+    if (!mp_execute(r->arena, &job, cell->scenario.timeout, true, &e, err)) {
+        mp_outputs_map(tensors, &e.record, &x, &why); /* a process may die before it makes one */
+        unlink(tensors);
+        if (!evaluate(r, cell, &e, x, report, err) && r->options->dump && mp_outputs_count(x))
+            mp_dump_cell(r->options->dump, cell, x, err);
+    }
+    mp_outputs_close(x);
+    mp_execution_free(&e);
+    return err->code;
+}
+
+static mp_code begin_cell(mp_run *r, const mp_cell *cell, int64_t *id, mp_error *err)
+{
+    const mp_scenario *s = &cell->scenario;
+    const mp_cell_info info = {.key = cell->key,
+                               .scenario = s->name,
+                               .scenario_hash = cell->hash,
+                               .pipeline = s->pipeline->name,
+                               .checkpoint = s->request.checkpoint,
+                               .checkpoint_hash = cell->checkpoint_hash,
+                               .repro = cell->repro,
+                               .settings = s->settings,
+                               .setting_count = s->setting_count};
+
+    return mp_store_begin_cell(r->store, r->id, &info, id, err);
+}
+
+static void count_status(mp_run *r, const mp_cell_report *c)
+{
+    if (!strcmp(c->result.status, "interrupted"))
+        return;
+    if (!c->result.as_expected)
+        r->exit_status = mp_exit_worse(
+            r->exit_status, mp_judge_bad_input(&c->result) ? MP_EXIT_USAGE : MP_EXIT_FAILED);
+    if (c->result.budget)
+        r->exit_status = mp_exit_worse(r->exit_status, MP_EXIT_REGRESSION);
+}
+
+/* True when an earlier part of this run has the cell's result. */
+static bool recorded(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_error *err)
+{
+    mp_cell_record rec;
+
+    if (mp_store_cell_record(r->store, r->id, cell->key, &rec, err) || !rec.id)
+        return false;
+    report->id = rec.id;
+    report->recorded = true;
+    report->result.status = mp_arena_strdup(r->arena, rec.status);
+    report->result.as_expected = rec.as_expected;
+    report->result.budget = rec.budget_broken ? "a budget was broken; see `mpbench show`" : NULL;
+    return true;
+}
+
+static mp_code run_cell(mp_run *r, int index, mp_error *err)
+{
+    const mp_cell *cell = &r->plan.cells[index];
+    mp_cell_report *report = &r->reports[r->report_count++];
+
+    *report = (mp_cell_report){.cell = cell, .metrics = {.arena = r->arena}};
+    report->result.step = -1;
+    report->result.status = "interrupted";
+    if (r->options->resume && (recorded(r, cell, report, err) || err->code)) {
+        count_status(r, report);
+        return err->code;
+    }
+    fprintf(stderr, "[%d/%d] %s\n      %s\n", index + 1, r->plan.count, cell->key, cell->repro);
+    if (begin_cell(r, cell, &report->id, err) || run_process(r, cell, report, err))
+        return err->code;
+    if (mp_interrupted()) /* a half-made reference would make half a result */
+        report->result = (mp_cell_result){.status = "interrupted", .step = -1};
+    if (mp_store_finish_cell(r->store, report->id, &report->result, err))
+        return err->code;
+    count_status(r, report);
+    mp_report_progress(report);
+    return MP_OK;
+}
+
+/* ---- the run -------------------------------------------------------------------------------- */
+
+static mp_code make_uuid(char out[37], mp_error *err)
+{
+    unsigned char b[16];
+
+    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
+        return mp_error_set(err, MP_EIO, "no random numbers for the run's UUID: %s",
+                            strerror(errno));
+    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40); /* RFC 9562, version 4 */
+    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
+             b[14], b[15]);
+    return MP_OK;
+}
+
+static mp_code open_cache(mp_run *r, const char *db, mp_error *err)
+{
+    const char *given = getenv("MPBENCH_CACHE");
+
+    r->cache = given && *given ? given : mp_arena_printf(r->arena, "%s.cache", db);
+    if (mp_make_folders(r->cache, err))
+        return err->code;
+    if (access(r->cache, W_OK))
+        return mp_error_set(err, MP_EIO,
+                            "%s: cannot be written: %s; name another folder with MPBENCH_CACHE",
+                            r->cache, strerror(errno));
+    return MP_OK;
+}
+
+static mp_code hash_checkpoints(mp_run *r, mp_error *err)
+{
+    for (int i = 0; i < r->plan.count; i++) {
+        mp_cell *c = &r->plan.cells[i];
+        int same = 0;
+        while (same < i && strcmp(r->plan.cells[same].scenario.request.checkpoint,
+                                  c->scenario.request.checkpoint))
+            same++;
+        if (same < i)
+            memcpy(c->checkpoint_hash, r->plan.cells[same].checkpoint_hash, 65);
+        else if (mp_digest_folder(r->arena, r->cache, c->scenario.request.checkpoint,
+                                  c->checkpoint_hash, err))
+            return err->code;
+    }
+    return MP_OK;
+}
+
+static mp_code begin_run(mp_run *r, mp_error *err)
+{
+    const mp_run_info info = {.uuid = r->uuid,
+                              .label = r->options->label,
+                              .engine = "native",
+                              .device = "cpu",
+                              .command = r->options->command,
+                              .plan = r->plan.hash,
+                              .fingerprint = r->environment.fingerprint,
+                              .environment = r->environment.pairs,
+                              .environment_count = r->environment.count};
+
+    if (make_uuid(r->uuid, err))
+        return err->code;
+    if (r->options->resume) {
+        if (mp_store_resume_run(r->store, &info, &r->id, err))
+            return err->code;
+        fprintf(stderr,
+                r->id ? "resuming run %lld\n"
+                      : "nothing to resume: no run of these cells with this label on this machine "
+                        "is in the database; starting one\n",
+                (long long)r->id);
+    }
+    return r->id ? MP_OK : mp_store_begin_run(r->store, &info, &r->id, err);
+}
+
+static mp_code run_cells(mp_run *r, mp_error *err)
+{
+    r->reports = mp_arena_alloc(r->arena, (size_t)r->plan.count, sizeof *r->reports);
+    mp_interrupt_catch();
+    for (int i = 0; i < r->plan.count; i++) {
+        if (run_cell(r, i, err))
+            return err->code;
+        if (mp_interrupted()) {
+            r->trouble = "interrupted";
+            return MP_OK;
+        }
+    }
+    return mp_store_end_run(r->store, r->id, r->exit_status, err);
+}
+
+static void report(mp_run *r, mp_error *err)
+{
+    if (r->options->junit)
+        mp_report_junit(r, r->options->junit, err);
+    if (err->code && !r->trouble) {
+        fprintf(stderr, "mpbench run: %s\n", err->text);
+        r->trouble = "not everything could be recorded";
+    }
+    if (r->trouble) {
+        r->exit_status = mp_exit_worse(r->exit_status, MP_EXIT_FAILED);
+        fprintf(stderr, "mpbench run: %s; what is on record is kept. Go on with: %s%s\n",
+                r->trouble, r->options->command, r->options->resume ? "" : " --resume");
+    }
+    if (!strcmp(r->options->format, "json"))
+        mp_report_json(r);
+    else
+        mp_report_text(r);
+}
+
+static int refuse(const mp_error *err, int status)
+{
+    fprintf(stderr, "mpbench run: %s\n", err->text);
+    return status;
+}
+
+/* A checkpoint or scenario that cannot be read is bad input; the rest is the environment. */
+static int status_of(mp_code code)
+{
+    return code == MP_EDB || code == MP_EIO || code == MP_ENOMEM || code == MP_EDEVICE
+               ? MP_EXIT_FAILED
+               : MP_EXIT_USAGE;
+}
+
+int mp_run_all(mp_arena *a, const mp_run_options *o)
+{
+    mp_run r = {.arena = a, .options = o};
+    const char *db = mp_database_path(o->db);
+    mp_error err = {0};
+
+    if (mp_plan_make(a, &o->plan, &r.plan, &err))
+        return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
+    if (o->dry_run) {
+        mp_report_plan(&r.plan, !strcmp(o->format, "json"));
+        return MP_EXIT_OK;
+    }
+    if (mp_environment_read(a, o->threads, &r.environment, &err))
+        return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
+    if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
+        hash_checkpoints(&r, &err) || begin_run(&r, &err)) {
+        mp_store_close(r.store);
+        return refuse(&err, status_of(err.code));
+    }
+    run_cells(&r, &err);
+    report(&r, &err);
+    mp_store_close(r.store);
+    return r.exit_status;
+}

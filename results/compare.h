@@ -10,14 +10,14 @@ typedef struct mp_compare_options {
     const char *a, *b;  /* a dtype, a label, a run id or uuid, or KEY=VAL[,KEY=VAL] */
     const char *metric; /* only this one; NULL: the usual set */
     bool fail_on_worse;
-    bool color;
     mp_format format;
 } mp_compare_options;
 
 /* Prints both columns, ratio and verdict for each scenario and pair of cells that differ in nothing
  * but the selected keys; drift is exact, time goes through a rank test over the samples.
- * *exit_status is DESIGN's: 0; with fail_on_worse 1 (worse) or 4 (inconclusive); 2 when a selector
- * matches nothing (err says which and what there is); 3 when the database fails. */
+ * *exit_status is 0, or with fail_on_worse 1 (something of B is worse) or 4 (nothing is, but
+ * something cannot be told).  MP_EUSAGE and MP_EMISSING: a selector is wrong or matches nothing,
+ * and the text says what there is. */
 mp_code mp_compare(mp_store *s, const mp_compare_options *o, FILE *to, int *exit_status,
                    mp_error *err);
 

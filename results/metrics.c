@@ -22,6 +22,11 @@ static void add_pair(sums *s, double x, double ref)
     s->max_abs = fmax(s->max_abs, fabs(d));
 }
 
+static double rel_l2(const sums *s)
+{
+    return s->dd == 0 ? 0 : sqrt(s->dd / s->rr); /* a reference of zeros: infinite */
+}
+
 static double cosine(const sums *s)
 {
     if (s->xx == 0 && s->rr == 0)
@@ -58,7 +63,7 @@ mp_drift mp_drift_between(const float *x, const float *ref, int64_t n, mp_dtype 
             s.left_out++;
     }
     out.headroom_bits = headroom(max, out.max_value, s.finite_x);
-    out.rel_l2 = s.left_out ? INFINITY : s.dd == 0 ? 0 : sqrt(s.dd / s.rr); /* rr 0: infinite */
+    out.rel_l2 = s.left_out ? INFINITY : rel_l2(&s);
     out.max_abs = s.left_out ? INFINITY : s.max_abs;
     out.cosine = s.left_out ? NAN : cosine(&s);
     return out;

@@ -6,8 +6,7 @@
 #include <stdio.h>
 
 #include "results/store.h"
-
-typedef enum mp_format { MP_TEXT, MP_MARKDOWN, MP_JSON, MP_CSV } mp_format;
+#include "results/table.h"
 
 /* Runs, newest first, with their counts by status; and the cells of each. */
 mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err);

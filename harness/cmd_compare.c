@@ -1,0 +1,52 @@
+#include <unistd.h>
+
+#include "harness/commands.h"
+#include "harness/options.h"
+#include "results/compare.h"
+
+int mp_cmd_compare(int argc, char **argv)
+{
+    static const char *const gates[] = {"worse", NULL};
+    mp_arena *a = mp_arena_create();
+    const char *db = NULL, *format = "text", *gate = NULL;
+    mp_compare_options o = {0};
+    const mp_option options[] = {
+        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION("metric", TEXT, &o.metric, "M", "this metric only, such as latent_rel_l2"),
+        MP_OPTION("fail-on", TEXT, &gate, "worse",
+                  "exit with 1 if B is worse, 4 if that cannot be told", .among = gates),
+        MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
+                  .among = mp_format_names),
+    };
+    const mp_usage usage = {
+        .command = "compare",
+        .operands = "A B",
+        .summary = "Says which of two is better, scenario by scenario, and by how much. A and B "
+                   "are each a\ndtype (fp16), a label, a run's id or UUID, or KEY=VAL[,KEY=VAL] "
+                   "such as\nprecision.components.vae=bf16; KEY may also be run, label, engine, "
+                   "device or scenario.",
+        .options = options,
+        .option_count = sizeof options / sizeof *options,
+        .min_operands = 2,
+        .max_operands = 2};
+    mp_words operands;
+    mp_store *s = NULL;
+    mp_error err = {0};
+    int status;
+
+    if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
+        o.a = operands.items[0];
+        o.b = operands.items[1];
+        o.fail_on_worse = gate != NULL;
+        o.format = mp_format_of(format);
+        if (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
+            mp_compare(s, &o, stdout, &status, &err)) {
+            fprintf(stderr, "mpbench compare: %s\n", err.text);
+            status =
+                err.code == MP_EMISSING || err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+        }
+    }
+    mp_store_close(s);
+    mp_arena_free(a);
+    return status;
+}

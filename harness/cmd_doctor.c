@@ -1,0 +1,150 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness/commands.h"
+#include "harness/environment.h"
+#include "harness/options.h"
+#include "harness/scenario.h"
+#include "results/table.h"
+
+static void line(const char *mark, const char *what, const char *text)
+{
+    printf("%-4s %-14s ", mark, what);
+    mp_print_plain(stdout, text, 20);
+    putchar('\n');
+}
+
+static int check_machine(mp_arena *a)
+{
+    static const char *const shown[] = {"cpu", "isas", "cores", "memory_mib", "blas",
+                                        "os",  "libc", "build", "git_commit"};
+    mp_environment e;
+    mp_error err = {0};
+
+    if (mp_environment_read(a, 0, &e, &err)) {
+        line("FAIL", "machine", err.text);
+        return MP_EXIT_USAGE;
+    }
+    line("ok", "isa", mp_arena_printf(a, "%s%s", e.device.isa, e.isa ? " (MPBENCH_ISA)" : ""));
+    line("ok", "threads", mp_arena_printf(a, "%d", e.device.threads));
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        for (int k = 0; k < e.count; k++)
+            if (!strcmp(e.pairs[k].key, shown[i]))
+                line("ok", shown[i], e.pairs[k].value);
+    line("ok", "fingerprint", mp_arena_printf(a, "%.16s", e.fingerprint));
+    line("--", "cuda", "this build has the CPU alone");
+    return MP_EXIT_OK;
+}
+
+static void check_program(mp_arena *a, const char *name, const char *needed_for)
+{
+    const char *path = getenv("PATH");
+
+    for (path = path ? path : ""; *path;) {
+        const size_t n = strcspn(path, ":");
+        const char *file = mp_arena_printf(a, "%.*s/%s", (int)n, path, name);
+        if (n && !access(file, X_OK)) {
+            line("ok", name, file);
+            return;
+        }
+        path += n + (path[n] == ':');
+    }
+    line("--", name,
+         mp_arena_printf(a, "not found; %s need it (apt install gnuplot-nox)", needed_for));
+}
+
+static int check_database(void)
+{
+    const char *path = mp_database_path(NULL);
+    mp_store *s = NULL;
+    mp_error err = {0};
+
+    if (access(path, F_OK)) {
+        line("--", "database", "none yet; `mpbench run` makes it (MPBENCH_DB, or mpbench.db here)");
+        return MP_EXIT_OK;
+    }
+    const bool bad = mp_store_open(path, MP_STORE_READ, &s, &err) != MP_OK;
+    line(bad ? "FAIL" : "ok", "database", bad ? err.text : path);
+    mp_store_close(s);
+    return bad ? MP_EXIT_FAILED : MP_EXIT_OK;
+}
+
+/* A scenario that asks for nothing but the checkpoint. */
+static mp_code probe_scenario(mp_arena *a, const mp_pipeline_def *p, const char *path,
+                              mp_scenario *out, mp_error *err)
+{
+    const char *text = mp_arena_printf(a,
+                                       "name: doctor\npipeline: %s\ncheckpoint: placeholder\n"
+                                       "inputs: {prompt: a photo of a red fox}\n",
+                                       p->name);
+    mp_yaml *root;
+
+    if (!mp_yaml_parse(a, "doctor", text, strlen(text), &root, err))
+        mp_scenario_build(a, root, out, err);
+    out->request.checkpoint = path;
+    return err->code;
+}
+
+/* Opens everything, as a run would. */
+static mp_code open_checkpoint(mp_arena *a, const mp_pipeline_def *p, const char *path,
+                               const char **size, mp_error *err)
+{
+    const mp_device_options o = {.threads = 1};
+    const mp_sink sink = {0};
+    mp_weights_stats stats = {0};
+    mp_scenario s = {0};
+    mp_ctx *c = NULL;
+    void *pipeline = NULL;
+
+    if (!probe_scenario(a, p, path, &s, err) && !p->check(&s.request, err) &&
+        !mp_device_open(&o, &c, err) && !p->open(c, &s.request, &sink, &pipeline, err)) {
+        p->weights(pipeline, &stats);
+        *size = mp_arena_printf(a, "%s: %lld parameters, %.1f MiB", p->name,
+                                (long long)stats.parameters, (double)stats.mapped / 1048576.0);
+    }
+    p->close(pipeline);
+    mp_device_close(c);
+    return err->code;
+}
+
+static int check_checkpoint(mp_arena *a, const char *path)
+{
+    mp_error first = {0};
+
+    for (const mp_pipeline_def *const *p = mp_pipelines(); *p; p++) {
+        mp_error err = {0};
+        const char *size = "";
+        if (!open_checkpoint(a, *p, path, &size, &err)) {
+            line("ok", "checkpoint", mp_arena_printf(a, "%s\n%s", path, size));
+            return MP_EXIT_OK;
+        }
+        if (!first.code)
+            first = err;
+    }
+    line("FAIL", "checkpoint", first.text);
+    return MP_EXIT_USAGE;
+}
+
+int mp_cmd_doctor(int argc, char **argv)
+{
+    mp_arena *a = mp_arena_create();
+    const mp_usage usage = {.command = "doctor",
+                            .operands = "[CHECKPOINT...]",
+                            .summary = "Shows what this machine and build can do, and opens each "
+                                       "checkpoint named.",
+                            .max_operands = -1};
+    mp_words operands;
+    int status;
+
+    if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
+        status = mp_exit_worse(status, check_machine(a));
+        check_program(a, "gnuplot", "plots");
+        status = mp_exit_worse(status, check_database());
+        for (int i = 0; i < operands.count; i++)
+            status = mp_exit_worse(status, check_checkpoint(a, operands.items[i]));
+    }
+    mp_arena_free(a);
+    return status;
+}

@@ -1,0 +1,64 @@
+#include <string.h>
+
+#include "harness/commands.h"
+#include "harness/run.h"
+
+static const char *quote_command(mp_arena *a, int argc, char **argv)
+{
+    mp_text t = {0};
+
+    mp_text_add(&t, "mpbench");
+    for (int i = 0; i < argc; i++) {
+        mp_text_add(&t, " ");
+        mp_text_shell(&t, argv[i]);
+    }
+    return mp_text_take(&t, a);
+}
+
+int mp_cmd_run(int argc, char **argv)
+{
+    static const char *const formats[] = {"text", "json", NULL};
+    static const char *const engines[] = {"native", NULL};
+    static const char *const devices[] = {"cpu", NULL};
+    mp_arena *a = mp_arena_create();
+    mp_run_options o = {.plan = {.repeat = -1, .warmup = -1}, .format = "text"};
+    const char *engine, *device; /* one of each so far: checked, and that is all */
+    const mp_option options[] = {
+        MP_OPTION("db", TEXT, &o.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION("label", TEXT, &o.label, "L", "name for this run, for compare and list"),
+        MP_OPTION("only", LIST, &o.plan.only, "KEY=VAL", "run the cells for which this holds"),
+        MP_OPTION("set", LIST, &o.plan.set, "KEY=VAL",
+                  "change a key of the scenario, as inputs.steps=2"),
+        MP_OPTION("repeat", INT, &o.plan.repeat, "N", "timed generations a cell", .min = 1,
+                  .max = 10000),
+        MP_OPTION("warmup", INT, &o.plan.warmup, "N", "generations before them", .min = 0,
+                  .max = 1000),
+        MP_OPTION("threads", INT, &o.threads, "N", "threads (default: every logical CPU)", .min = 1,
+                  .max = 256),
+        MP_OPTION("dump", TEXT, &o.dump, "DIR", "write outputs and pictures there"),
+        MP_OPTION("junit", TEXT, &o.junit, "FILE", "write a JUnit XML file, too"),
+        MP_OPTION("resume", FLAG, &o.resume, NULL, "go on with the newest run of these cells"),
+        MP_OPTION("dry-run", FLAG, &o.dry_run, NULL, "check everything, list the cells, stop"),
+        MP_OPTION("format", TEXT, &o.format, "text|json", "of the result on stdout",
+                  .among = formats),
+        MP_OPTION("engine", TEXT, &engine, "native", "what generates", .among = engines),
+        MP_OPTION("device", TEXT, &device, "cpu", "where", .among = devices),
+    };
+    const mp_usage usage = {
+        .command = "run",
+        .operands = "FILE|DIR...",
+        .summary = "Runs the cells of scenario files, each in a process of its own, and records "
+                   "errors,\ndrift against a reference, memory and speed in the database.",
+        .options = options,
+        .option_count = sizeof options / sizeof *options,
+        .min_operands = 1,
+        .max_operands = -1};
+    int status;
+
+    if (mp_options_parse(a, &usage, argc, argv, &o.plan.paths, &status)) {
+        o.command = quote_command(a, argc, argv);
+        status = mp_run_all(a, &o);
+    }
+    mp_arena_free(a);
+    return status;
+}

@@ -1,0 +1,48 @@
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "harness/run.h"
+#include "pipelines/common/image.h"
+
+mp_code mp_make_folders(const char *path, mp_error *err)
+{
+    mp_text t = {0};
+
+    for (const char *s = path; *s;) {
+        const size_t n = strcspn(s, "/") + (s[strcspn(s, "/")] == '/');
+        mp_text_add_n(&t, s, n);
+        s += n;
+        if (mkdir(t.data, 0777) && errno != EEXIST && errno != EISDIR && *s == '\0')
+            mp_error_set(err, MP_EIO, "%s: the folder cannot be made: %s", path, strerror(errno));
+    }
+    mp_text_free(&t);
+    return err->code;
+}
+
+static mp_code write_pictures(mp_arena *a, const char *folder, const mp_outputs *x, mp_error *err)
+{
+    mp_tensor image;
+
+    if (!mp_outputs_find(x, "image", &image) || image.rank != 4)
+        return MP_OK;
+    for (int64_t i = 0; i < image.dim[0] && !err->code; i++) {
+        const char *path = image.dim[0] == 1
+                               ? mp_arena_printf(a, "%s/image.png", folder)
+                               : mp_arena_printf(a, "%s/image_%lld.png", folder, (long long)i);
+        mp_image_write_png(path, mp_batch(image, i, 1), err);
+    }
+    return err->code;
+}
+
+mp_code mp_dump_cell(const char *dir, const mp_cell *cell, const mp_outputs *x, mp_error *err)
+{
+    mp_arena *a = mp_arena_create();
+    const char *folder = mp_arena_printf(a, "%s/%s/%s", dir, cell->scenario.name, cell->folder);
+
+    if (!mp_make_folders(folder, err) &&
+        !mp_outputs_save(x, mp_arena_printf(a, "%s/outputs.safetensors", folder), err))
+        write_pictures(a, folder, x, err);
+    mp_arena_free(a);
+    return err->code;
+}

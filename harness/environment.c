@@ -1,0 +1,93 @@
+#include "harness/environment.h"
+
+#include <gnu/libc-version.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "harness/digest.h"
+#include "results/metrics.h"
+
+enum { MAX_PAIRS = 32 };
+
+static void add(mp_environment *e, const char *key, const char *value)
+{
+    if (value && *value && e->count < MAX_PAIRS)
+        e->pairs[e->count++] = (mp_pair){key, value};
+}
+
+/* Of the folder that the program is run in, which is the one under test in CI. */
+static const char *git_commit(mp_arena *a)
+{
+    static const char *const given[] = {"MPBENCH_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA"};
+    char line[128] = "";
+
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (getenv(given[i]) && *getenv(given[i]))
+            return mp_arena_strdup(a, getenv(given[i]));
+    FILE *f = popen("git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null", "re");
+    if (f && !fgets(line, sizeof line, f))
+        line[0] = '\0';
+    if (f)
+        pclose(f);
+    line[strcspn(line, "\n")] = '\0';
+    return mp_arena_strdup(a, line);
+}
+
+static const char *os_name(mp_arena *a)
+{
+    struct utsname u;
+
+    return uname(&u) ? NULL : mp_arena_printf(a, "%s %s %s", u.sysname, u.release, u.machine);
+}
+
+static void read_engine(mp_environment *e)
+{
+    mp_error err = {0};
+
+    if (mp_digest_file("/proc/self/exe", e->engine, &err))
+        snprintf(e->engine, sizeof e->engine, "unknown");
+}
+
+static void fingerprint(mp_arena *a, mp_environment *e)
+{
+    const mp_device_info *d = &e->device;
+    /* GiB, since firmware changes move the last digits. */
+    const char *text = mp_arena_printf(a, "%s\n%s\n%d\n%d\n%zu\n%s\n%s", d->cpu, d->isa, d->cores,
+                                       d->threads, d->memory >> 30, d->blas, MPBENCH_BUILD);
+
+    mp_sha256_hex(text, strlen(text), e->fingerprint);
+}
+
+mp_code mp_environment_read(mp_arena *a, int threads, mp_environment *out, mp_error *err)
+{
+    const char *isa = getenv("MPBENCH_ISA");
+    mp_device_info *d = &out->device;
+
+    *out = (mp_environment){.isa = isa && *isa ? isa : NULL};
+    if (mp_device_probe(out->isa, d, err))
+        return err->code;
+    if (threads)
+        d->threads = threads;
+    out->pairs = mp_arena_alloc(a, MAX_PAIRS, sizeof *out->pairs);
+    read_engine(out);
+    fingerprint(a, out);
+    add(out, "mpbench", MPBENCH_VERSION);
+    add(out, "build", MPBENCH_BUILD ", " __VERSION__);
+    add(out, "program_sha256", mp_arena_strdup(a, out->engine));
+    add(out, "git_commit", git_commit(a));
+    add(out, "cpu", d->cpu);
+    add(out, "isa", d->isa);
+    add(out, "isas", d->isas);
+    add(out, "cores", mp_arena_printf(a, "%d", d->cores));
+    add(out, "threads", mp_arena_printf(a, "%d", d->threads));
+    add(out, "memory_mib", mp_arena_printf(a, "%zu", d->memory >> 20));
+    add(out, "blas", d->blas);
+    add(out, "os", os_name(a));
+    add(out, "libc", mp_arena_printf(a, "glibc %s", gnu_get_libc_version()));
+    add(out, "jansson", JANSSON_VERSION);
+    return MP_OK;
+}

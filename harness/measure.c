@@ -1,0 +1,208 @@
+#include "harness/measure.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "results/metrics.h"
+#include "results/statistics.h"
+
+static const double MIB = 1048576.0;
+
+static void add(mp_metrics *m, const char *name, const char *stage, int step, double value,
+                const char *unit)
+{
+    if (m->count == m->room) {
+        m->room = m->room ? 2 * m->room : 64;
+        mp_metric_row *rows = mp_arena_alloc(m->arena, (size_t)m->room, sizeof *rows);
+        if (m->count)
+            memcpy(rows, m->rows, (size_t)m->count * sizeof *rows);
+        m->rows = rows;
+    }
+    m->rows[m->count++] = (mp_metric_row){
+        .name = name, .stage = stage, .step = step, .module = "", .value = value, .unit = unit};
+}
+
+static void summarize(mp_metrics *m, const char *name, double value, const char *unit)
+{
+    add(m, name, "run", -1, value, unit);
+}
+
+double mp_metrics_summary(const mp_metrics *m, const char *name)
+{
+    for (int64_t i = 0; i < m->count; i++)
+        if (!strcmp(m->rows[i].stage, "run") && !strcmp(m->rows[i].name, name))
+            return m->rows[i].value;
+    return NAN;
+}
+
+/* ---- drift ---------------------------------------------------------------------------------- */
+
+static bool both(const mp_outputs *x, const mp_outputs *ref, const char *name, mp_tensor *a,
+                 mp_tensor *b)
+{
+    return mp_outputs_find(x, name, a) && mp_outputs_find(ref, name, b) && mp_same_shape(*a, *b);
+}
+
+static void add_drift(mp_metrics *m, const char *stage, int step, mp_drift d)
+{
+    add(m, "rel_l2", stage, step, d.rel_l2, "1");
+    add(m, "max_abs", stage, step, d.max_abs, "1");
+    add(m, "cosine", stage, step, d.cosine, "1");
+    add(m, "max_value", stage, step, d.max_value, "1");
+    add(m, "headroom_bits", stage, step, d.headroom_bits, "bit");
+    add(m, "nonfinite", stage, step, (double)d.nonfinite, "count");
+    add(m, "saturated", stage, step, (double)d.saturated, "count");
+}
+
+/* The dtype in which the run held the tensor: what saturation and headroom are measured by. */
+static mp_dtype held(const mp_execution *e, const char *name)
+{
+    const mp_captured *t = mp_record_tensor(&e->record, name);
+
+    return t ? t->dtype : MP_F32;
+}
+
+static double measure_tensor(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
+                             const mp_outputs *ref, const char *name, const char *stage, int step)
+{
+    mp_tensor a, b;
+
+    if (!both(x, ref, name, &a, &b))
+        return NAN;
+    const mp_drift d = mp_drift_between(a.data, b.data, mp_numel(a), held(e, name));
+    add_drift(m, stage, step, d);
+    return d.rel_l2;
+}
+
+static void measure_picture(mp_metrics *m, const mp_outputs *x, const mp_outputs *ref)
+{
+    mp_tensor a, b;
+    double ssim = 0;
+
+    if (!both(x, ref, "image", &a, &b) || a.rank != 4)
+        return;
+    const int64_t plane = a.dim[1] * a.dim[2] * a.dim[3];
+    for (int64_t i = 0; i < a.dim[0]; i++)
+        ssim += mp_ssim((const float *)a.data + i * plane, (const float *)b.data + i * plane,
+                        a.dim[1], a.dim[2], a.dim[3]);
+    summarize(m, "psnr_db", mp_psnr(a.data, b.data, mp_numel(a)), "dB");
+    summarize(m, "ssim", ssim / (double)a.dim[0], "1");
+}
+
+void mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
+                      const mp_outputs *reference)
+{
+    const int steps = mp_outputs_steps(x);
+    double last = NAN;
+
+    measure_tensor(m, e, x, reference, "prompt_embeds", "prompt_embeds", -1);
+    for (int i = 0; i < steps; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "latents_%03d", i);
+        last = measure_tensor(m, e, x, reference, name, "latents", i);
+    }
+    const double image = measure_tensor(m, e, x, reference, "image", "image", -1);
+    if (!isnan(last))
+        summarize(m, "latent_rel_l2", last, "1");
+    if (!isnan(image))
+        summarize(m, "image_rel_l2", image, "1");
+    measure_picture(m, x, reference);
+}
+
+void mp_measure_seam(mp_metrics *m, const mp_outputs *x, const mp_outputs *untiled,
+                     const mp_tiling *tiling)
+{
+    mp_tensor a, b;
+    double worst = -INFINITY;
+
+    if (!both(x, untiled, "image", &a, &b) || a.rank != 4)
+        return;
+    const int64_t plane = a.dim[1] * a.dim[2] * a.dim[3];
+    for (int64_t i = 0; i < a.dim[0]; i++) {
+        const double seam =
+            mp_seam((const float *)a.data + i * plane, (const float *)b.data + i * plane, a.dim[1],
+                    a.dim[2], a.dim[3], tiling->stride_height, tiling->stride_width);
+        if (seam > worst)
+            worst = seam;
+    }
+    if (worst > -INFINITY) /* no border lies inside the picture: nothing to say */
+        summarize(m, "seam", worst, "1");
+}
+
+mp_distance mp_measure_distance(const mp_outputs *x, const mp_outputs *reference)
+{
+    mp_distance d = {NAN, NAN};
+    char name[32];
+    mp_tensor a, b;
+
+    snprintf(name, sizeof name, "latents_%03d", mp_outputs_steps(x) - 1);
+    if (both(x, reference, name, &a, &b))
+        d.latents = mp_drift_between(a.data, b.data, mp_numel(a), MP_F32).rel_l2;
+    if (both(x, reference, "image", &a, &b))
+        d.image = mp_drift_between(a.data, b.data, mp_numel(a), MP_F32).rel_l2;
+    return d;
+}
+
+bool mp_measure_finite(const mp_outputs *x)
+{
+    for (int i = 0; i < mp_outputs_count(x); i++) {
+        const mp_tensor t = mp_outputs_at(x, i);
+        const float *v = t.data;
+        for (int64_t k = 0, n = mp_numel(t); k < n; k++)
+            if (!isfinite(v[k]))
+                return false;
+    }
+    return true;
+}
+
+bool mp_measure_constant(const mp_outputs *x, float *value)
+{
+    mp_tensor t;
+
+    if (!mp_outputs_find(x, "image", &t))
+        return false;
+    const float *v = t.data;
+    *value = v[0];
+    for (int64_t k = 1, n = mp_numel(t); k < n; k++)
+        if (v[k] != v[0])
+            return false;
+    return true;
+}
+
+void mp_measure_floor(mp_metrics *m, double latents, double image)
+{
+    if (!isnan(latents))
+        summarize(m, "floor_latent_rel_l2", latents, "1");
+    if (!isnan(image))
+        summarize(m, "floor_image_rel_l2", image, "1");
+}
+
+/* ---- the process ---------------------------------------------------------------------------- */
+
+static void measure_time(mp_metrics *m, const mp_record *r)
+{
+    double *totals = mp_arena_alloc(m->arena, (size_t)r->sample_count + 1, sizeof *totals);
+    int64_t n = 0;
+
+    for (int i = 0; i < r->sample_count; i++)
+        if (!strcmp(r->samples[i].stage, "total") && r->samples[i].repeat >= 0)
+            totals[n++] = r->samples[i].seconds;
+    if (n)
+        summarize(m, "seconds", mp_median(totals, n), "s");
+}
+
+void mp_measure_process(mp_metrics *m, const mp_execution *e)
+{
+    const mp_record *r = &e->record;
+
+    measure_time(m, r);
+    summarize(m, "peak_mib", (double)e->end.peak_rss / MIB, "MiB");
+    if (r->weights_mapped || r->weights_converted) {
+        summarize(m, "weights_mapped_mib", (double)r->weights_mapped / MIB, "MiB");
+        summarize(m, "weights_converted_mib", (double)r->weights_converted / MIB, "MiB");
+    }
+    for (int i = 0; i < r->stage_count; i++)
+        add(m, "activations_mib", r->stages[i].stage, -1, (double)r->stages[i].activations / MIB,
+            "MiB");
+}

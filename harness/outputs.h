@@ -1,0 +1,27 @@
+/* The outputs of one generation, wherever they lie: the file that a process wrote, or a stored
+ * safetensors file.  All are fp32. */
+#ifndef MP_HARNESS_OUTPUTS_H
+#define MP_HARNESS_OUTPUTS_H
+
+#include "harness/record.h"
+
+typedef struct mp_outputs mp_outputs;
+
+/* Maps the file that the record's process wrote; tensors that it does not hold whole are left out.
+ * The record must live as long. */
+mp_code mp_outputs_map(const char *path, const mp_record *record, mp_outputs **out, mp_error *err);
+/* Opens what mp_outputs_save made. */
+mp_code mp_outputs_open(const char *path, mp_outputs **out, mp_error *err);
+void mp_outputs_close(mp_outputs *o); /* NULL is fine */
+
+/* False: there is none of that name.  The view dies with o. */
+bool mp_outputs_find(const mp_outputs *o, const char *name, mp_tensor *out);
+int mp_outputs_count(const mp_outputs *o);
+mp_tensor mp_outputs_at(const mp_outputs *o, int i);
+/* "latents_000", "latents_001" ... that are there. */
+int mp_outputs_steps(const mp_outputs *o);
+
+/* As a safetensors file, in one step. */
+mp_code mp_outputs_save(const mp_outputs *o, const char *path, mp_error *err);
+
+#endif

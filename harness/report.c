@@ -1,0 +1,460 @@
+/* What `mpbench run` says: progress to stderr, the result to stdout, JSON and JUnit for programs.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "harness/run.h"
+#include "results/table.h"
+
+/* ---- numbers -------------------------------------------------------------------------------- */
+
+typedef struct mp_number_text {
+    char text[32];
+} mp_number_text;
+
+static mp_number_text number(double value, const char *format)
+{
+    mp_number_text n = {"-"};
+
+    if (isfinite(value))
+        snprintf(n.text, sizeof n.text, format, value);
+    else if (!isnan(value))
+        snprintf(n.text, sizeof n.text, value < 0 ? "-inf" : "inf");
+    return n;
+}
+
+static mp_number_text summary(const mp_cell_report *c, const char *name, const char *format)
+{
+    return number(mp_metrics_summary(&c->metrics, name), format);
+}
+
+/* "ok", "error (expected)", "error!", "ok, over budget" */
+static const char *status_text(const mp_cell_report *c, char *room, size_t size)
+{
+    const mp_cell_result *r = &c->result;
+    const bool ok = !strcmp(r->status, "ok");
+    const char *mark = !strcmp(r->status, "interrupted") ? ""
+                       : !r->as_expected                 ? ok ? " (unexpected: see below)" : "!"
+                       : !ok || r->expected              ? " (expected)"
+                                                         : "";
+
+    snprintf(room, size, "%s%s%s%s", r->status, mark, r->budget ? ", over budget" : "",
+             c->recorded ? ", from before" : "");
+    return room;
+}
+
+/* ---- stderr --------------------------------------------------------------------------------- */
+
+void mp_report_progress(const mp_cell_report *c)
+{
+    char status[96];
+
+    fprintf(stderr, "      %s", status_text(c, status, sizeof status));
+    if (!strcmp(c->result.status, "ok"))
+        fprintf(stderr, ", %s s, latents %s, picture %s, %s MiB",
+                summary(c, "seconds", "%.3f").text, summary(c, "latent_rel_l2", "%.3g").text,
+                summary(c, "image_rel_l2", "%.3g").text, summary(c, "peak_mib", "%.0f").text);
+    fputs("          \n", stderr); /* over the rest of a progress line */
+    if (c->result.error) {
+        fputs("      ", stderr);
+        mp_print_plain(stderr, c->result.error, 6);
+        fputc('\n', stderr);
+    }
+}
+
+/* ---- text ----------------------------------------------------------------------------------- */
+
+static void add_row(mp_table *t, const mp_cell_report *c)
+{
+    char status[96];
+
+    mp_table_add(t, "%" PRId64, c->id);
+    mp_table_add(t, "%s", c->cell->id);
+    mp_table_add(t, "%s", status_text(c, status, sizeof status));
+    mp_table_add(t, "%s", summary(c, "latent_rel_l2", "%.3g").text);
+    mp_table_add(t, "%s", summary(c, "image_rel_l2", "%.3g").text);
+    mp_table_add(t, "%s", summary(c, "psnr_db", "%.1f").text);
+    mp_table_add(t, "%s", summary(c, "ssim", "%.4f").text);
+    mp_table_add(t, "%s", summary(c, "seam", "%.2f").text);
+    mp_table_add(t, "%s", summary(c, "seconds", "%.3f").text);
+    mp_table_add(t, "%s", summary(c, "peak_mib", "%.0f").text);
+}
+
+static void print_line(const char *name, const char *text)
+{
+    if (!text)
+        return;
+    printf("      %-8s ", name);
+    mp_print_plain(stdout, text, 15);
+    putchar('\n');
+}
+
+/* What a reader must know beyond the table: errors, broken budgets, warnings. */
+static void print_details(const mp_cell_report *c)
+{
+    const mp_cell_result *r = &c->result;
+    const bool wrong = !r->as_expected && strcmp(r->status, "interrupted");
+
+    if (!r->error && !wrong && !r->budget && !r->warnings)
+        return;
+    printf("  %" PRId64 "  %s\n", c->id, c->cell->id);
+    print_line("error", r->error);
+    print_line("module", r->module);
+    print_line("op", r->op);
+    if (wrong)
+        print_line("expected", r->expected ? r->expected : "success");
+    print_line("budget", r->budget);
+    print_line("warning", r->warnings);
+    if (wrong || r->budget)
+        print_line("repro", c->cell->repro);
+}
+
+static void print_scenario(const mp_run *r, int first, int end)
+{
+    static const char *const heads[] = {"id>",   "cell",  "status", "latents>", "picture>",
+                                        "PSNR>", "SSIM>", "seam>",  "time s>",  "peak MiB>"};
+    mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
+
+    for (int i = first; i < end; i++)
+        add_row(t, &r->reports[i]);
+    printf("%s\n", r->reports[first].cell->scenario.name);
+    mp_table_print(t, MP_TEXT, 2, stdout);
+    mp_table_free(t);
+    for (int i = first; i < end; i++)
+        print_details(&r->reports[i]);
+    putchar('\n');
+}
+
+typedef struct tally {
+    int cells, unexpected, budgets, interrupted, missing;
+} tally;
+
+static tally count(const mp_run *r)
+{
+    tally t = {.cells = r->report_count, .missing = r->plan.count - r->report_count};
+
+    for (int i = 0; i < r->report_count; i++) {
+        const mp_cell_result *res = &r->reports[i].result;
+        if (!strcmp(res->status, "interrupted"))
+            t.interrupted++;
+        else
+            t.unexpected += !res->as_expected;
+        t.budgets += res->budget != NULL;
+    }
+    return t;
+}
+
+static const char *verdict_word(const mp_run *r)
+{
+    if (r->trouble)
+        return mp_interrupted() ? "INTERRUPTED" : "INCOMPLETE";
+    switch (r->exit_status) {
+    case MP_EXIT_OK:
+        return "OK";
+    case MP_EXIT_REGRESSION:
+        return "REGRESSION";
+    case MP_EXIT_USAGE:
+        return "BAD INPUT";
+    case MP_EXIT_FAILED:
+        return "UNEXPECTED";
+    default:
+        return "INCONCLUSIVE";
+    }
+}
+
+static const char *verdict(const mp_run *r)
+{
+    const tally t = count(r);
+    mp_text text = {0};
+
+    mp_text_printf(&text, "%s exit=%d (%d cell%s: ", verdict_word(r), r->exit_status, t.cells,
+                   t.cells == 1 ? "" : "s");
+    if (!t.unexpected && !t.budgets && !t.interrupted)
+        mp_text_add(&text, "all as expected");
+    else
+        mp_text_printf(&text, "%d not as expected, %d over budget, %d interrupted", t.unexpected,
+                       t.budgets, t.interrupted);
+    if (t.missing)
+        mp_text_printf(&text, "; %d not run", t.missing);
+    mp_text_printf(&text, "; run %" PRId64 ")", r->id);
+    return mp_text_take(&text, r->arena);
+}
+
+void mp_report_verdict(const mp_run *r)
+{
+    printf("verdict: %s\n", verdict(r));
+}
+
+void mp_report_text(const mp_run *r)
+{
+    for (int i = 0; i < r->report_count;) {
+        int end = i;
+        while (end < r->report_count &&
+               !strcmp(r->reports[end].cell->scenario.name, r->reports[i].cell->scenario.name))
+            end++;
+        print_scenario(r, i, end);
+        i = end;
+    }
+    mp_report_verdict(r);
+}
+
+/* ---- JSON ----------------------------------------------------------------------------------- */
+
+static json_t *text_or_null(const char *text)
+{
+    json_t *t = text ? json_string(text) : NULL;
+
+    return t ? t : json_null();
+}
+
+static json_t *settings_json(const mp_scenario *s)
+{
+    json_t *map = json_object();
+
+    for (int i = 0; i < s->setting_count; i++)
+        json_object_set_new(map, s->settings[i].key, text_or_null(s->settings[i].value));
+    return map;
+}
+
+/* JSON has no infinities: they are strings, as in the database. */
+static json_t *number_json(double value)
+{
+    return isfinite(value) ? json_real(value)
+                           : json_string(isnan(value) ? "nan"
+                                         : value < 0  ? "-inf"
+                                                      : "inf");
+}
+
+static json_t *metrics_json(const mp_metrics *m)
+{
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < m->count; i++) {
+        const mp_metric_row *row = &m->rows[i];
+        json_array_append_new(list, json_pack("{ss ss si so ss}", "name", row->name, "stage",
+                                              row->stage, "step", row->step, "value",
+                                              number_json(row->value), "unit", row->unit));
+    }
+    return list;
+}
+
+static json_t *samples_json(const mp_cell_result *r)
+{
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < r->sample_count; i++)
+        json_array_append_new(list,
+                              json_pack("{si ss sf}", "repeat", r->samples[i].repeat, "stage",
+                                        r->samples[i].stage, "seconds", r->samples[i].seconds));
+    return list;
+}
+
+static json_t *cell_json(const mp_cell_report *c)
+{
+    const mp_cell_result *r = &c->result;
+
+    return json_pack(
+        "{sI ss ss ss so ss so sb so so so so so so so so ss so so so}", "id", (json_int_t)c->id,
+        "key", c->cell->key, "scenario", c->cell->scenario.name, "cell", c->cell->id, "settings",
+        settings_json(&c->cell->scenario), "status", r->status, "outcome", text_or_null(r->outcome),
+        "as_expected", (int)r->as_expected, "expected", text_or_null(r->expected), "error",
+        text_or_null(r->error), "module", text_or_null(r->module), "op", text_or_null(r->op),
+        "want", text_or_null(r->want), "got", text_or_null(r->got), "stage", text_or_null(r->stage),
+        "budget", text_or_null(r->budget), "repro", c->cell->repro, "warnings",
+        text_or_null(r->warnings), "metrics", metrics_json(&c->metrics), "samples",
+        samples_json(r));
+}
+
+void mp_report_json(const mp_run *r)
+{
+    json_t *cells = json_array(), *all;
+
+    for (int i = 0; i < r->report_count; i++)
+        json_array_append_new(cells, cell_json(&r->reports[i]));
+    all = json_pack("{si ss sI ss ss ss si ss so}", "version", 1, "kind", "mpbench run", "run",
+                    (json_int_t)r->id, "uuid", r->uuid, "database", mp_store_path(r->store),
+                    "fingerprint", r->environment.fingerprint, "exit_status", r->exit_status,
+                    "verdict", verdict(r), "cells", cells);
+    json_dumpf(all, stdout, JSON_INDENT(1) | JSON_ENSURE_ASCII);
+    putchar('\n');
+    json_decref(all);
+}
+
+/* ---- JUnit ---------------------------------------------------------------------------------- */
+
+/* XML text: what XML 1.0 cannot carry becomes '?'. */
+static void put_xml(FILE *f, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)(text ? text : ""); *s; s++) {
+        switch (*s) {
+        case '&':
+            fputs("&amp;", f);
+            break;
+        case '<':
+            fputs("&lt;", f);
+            break;
+        case '>':
+            fputs("&gt;", f);
+            break;
+        case '"':
+            fputs("&quot;", f);
+            break;
+        case '\n':
+            fputs("&#10;", f);
+            break;
+        default:
+            fputc(*s < 0x20 && *s != '\t' ? '?' : *s, f);
+        }
+    }
+}
+
+static void put_attribute(FILE *f, const char *name, const char *value)
+{
+    fprintf(f, " %s=\"", name);
+    put_xml(f, value);
+    fputc('"', f);
+}
+
+static bool is_failure(const mp_cell_report *c)
+{
+    return c->result.budget || (!c->result.as_expected && !strcmp(c->result.status, "ok"));
+}
+
+static bool is_error(const mp_cell_report *c)
+{
+    return !c->result.as_expected && strcmp(c->result.status, "ok") &&
+           strcmp(c->result.status, "interrupted");
+}
+
+static void put_problem(FILE *f, const mp_cell_report *c)
+{
+    const mp_cell_result *r = &c->result;
+    const char *element = is_error(c) ? "error" : is_failure(c) ? "failure" : NULL;
+
+    if (!strcmp(r->status, "interrupted")) {
+        fputs("      <skipped message=\"interrupted\"/>\n", f);
+        return;
+    }
+    if (!element)
+        return;
+    fprintf(f, "      <%s", element);
+    put_attribute(f, "type", r->outcome ? r->outcome : r->budget ? "budget" : "expectation");
+    put_attribute(f, "message",
+                  r->error    ? r->error
+                  : r->budget ? r->budget
+                              : "succeeded, which was not expected");
+    fputc('>', f);
+    put_xml(f, r->module ? "module: " : "");
+    put_xml(f, r->module);
+    put_xml(f, r->expected ? "\nexpected: " : "");
+    put_xml(f, r->expected);
+    put_xml(f, "\nrepro: ");
+    put_xml(f, c->cell->repro);
+    fprintf(f, "</%s>\n", element);
+}
+
+static void put_case(FILE *f, const mp_cell_report *c)
+{
+    fputs("    <testcase", f);
+    put_attribute(f, "classname", c->cell->scenario.name);
+    put_attribute(f, "name", c->cell->id);
+    fprintf(f, " time=\"%.6f\">\n", c->seconds);
+    put_problem(f, c);
+    fputs("      <system-out>", f);
+    for (int64_t i = 0; i < c->metrics.count; i++)
+        if (!strcmp(c->metrics.rows[i].stage, "run"))
+            fprintf(f, "%s %.9g %s\n", c->metrics.rows[i].name, c->metrics.rows[i].value,
+                    c->metrics.rows[i].unit);
+    put_xml(f, c->result.warnings);
+    fputs("</system-out>\n    </testcase>\n", f);
+}
+
+static void put_suite(FILE *f, const mp_run *r, int first, int end)
+{
+    int failures = 0, errors = 0, skipped = 0;
+    double seconds = 0;
+
+    for (int i = first; i < end; i++) {
+        const mp_cell_report *c = &r->reports[i];
+        errors += is_error(c);
+        failures += !is_error(c) && is_failure(c);
+        skipped += !strcmp(c->result.status, "interrupted");
+        seconds += c->seconds;
+    }
+    fputs("  <testsuite", f);
+    put_attribute(f, "name", r->reports[first].cell->scenario.name);
+    fprintf(f,
+            " tests=\"%d\" failures=\"%d\" errors=\"%d\" skipped=\"%d\" time=\"%.6f\">\n"
+            "    <properties>\n",
+            end - first, failures, errors, skipped, seconds);
+    for (int i = 0; i < r->environment.count; i++) {
+        fputs("      <property", f);
+        put_attribute(f, "name", r->environment.pairs[i].key);
+        put_attribute(f, "value", r->environment.pairs[i].value);
+        fputs("/>\n", f);
+    }
+    fputs("    </properties>\n", f);
+    for (int i = first; i < end; i++)
+        put_case(f, &r->reports[i]);
+    fputs("  </testsuite>\n", f);
+}
+
+mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err)
+{
+    FILE *f = fopen(path, "we");
+
+    if (!f)
+        return mp_error_set(err, MP_EIO, "%s: the JUnit file cannot be written: %s", path,
+                            strerror(errno));
+    fputs("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n", f);
+    for (int i = 0; i < r->report_count;) {
+        int end = i;
+        while (end < r->report_count &&
+               !strcmp(r->reports[end].cell->scenario.name, r->reports[i].cell->scenario.name))
+            end++;
+        put_suite(f, r, i, end);
+        i = end;
+    }
+    fputs("</testsuites>\n", f);
+    const bool failed = ferror(f) != 0;
+    if (fclose(f) || failed)
+        return mp_error_set(err, MP_EIO, "%s: the JUnit file could not be written whole: %s", path,
+                            strerror(errno));
+    return MP_OK;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------- */
+
+static void plan_json(const mp_plan *p)
+{
+    json_t *cells = json_array(), *all;
+
+    for (int i = 0; i < p->count; i++) {
+        const mp_cell *c = &p->cells[i];
+        json_array_append_new(cells, json_pack("{ss ss ss ss so}", "key", c->key, "scenario",
+                                               c->scenario.name, "cell", c->id, "repro", c->repro,
+                                               "settings", settings_json(&c->scenario)));
+    }
+    all = json_pack("{si ss so}", "version", 1, "kind", "mpbench plan", "cells", cells);
+    json_dumpf(all, stdout, JSON_INDENT(1) | JSON_ENSURE_ASCII);
+    putchar('\n');
+    json_decref(all);
+}
+
+void mp_report_plan(const mp_plan *p, bool json)
+{
+    if (json) {
+        plan_json(p);
+        return;
+    }
+    for (int i = 0; i < p->count; i++) {
+        const mp_scenario *s = &p->cells[i].scenario;
+        printf("%s\n    repeat %d, warmup %d, reference %s\n    %s\n", p->cells[i].key, s->repeat,
+               s->warmup, s->reference ? mp_dtype_name(s->reference_dtype) : "off",
+               p->cells[i].repro);
+    }
+    printf("%d cell%s; nothing was run\n", p->count, p->count == 1 ? "" : "s");
+}

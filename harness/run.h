@@ -1,0 +1,69 @@
+/* `mpbench run` from the inside: the state that its parts share, and what they hand on. */
+#ifndef MP_HARNESS_RUN_H
+#define MP_HARNESS_RUN_H
+
+#include "harness/environment.h"
+#include "harness/judge.h"
+#include "harness/plan.h"
+
+typedef struct mp_run_options {
+    mp_plan_options plan;
+    const char *db, *label, *dump, *junit, *format;
+    const char *command; /* the command line, quoted for a shell */
+    int threads;
+    bool resume, dry_run;
+} mp_run_options;
+
+/* One cell, when it is over. */
+typedef struct mp_cell_report {
+    const mp_cell *cell;
+    int64_t id;    /* in the database; 0: it never began */
+    bool recorded; /* by an earlier run: resumed */
+    mp_cell_result result;
+    mp_metrics metrics;
+    double seconds; /* of the process */
+} mp_cell_report;
+
+typedef struct mp_reference_memo mp_reference_memo;
+
+typedef struct mp_run {
+    mp_arena *arena;
+    const mp_run_options *options;
+    mp_plan plan;
+    mp_environment environment;
+    mp_store *store;
+    const char *cache; /* folder of references and scratch files */
+    int64_t id;
+    char uuid[37];
+    mp_reference_memo *references; /* those that this run has looked at */
+    mp_cell_report *reports;
+    int report_count;
+    int exit_status;
+    const char *trouble; /* what stopped the run, or NULL */
+} mp_run;
+
+/* The whole run; the exit status.  Messages go to stderr, the result to stdout. */
+int mp_run_all(mp_arena *a, const mp_run_options *o);
+
+/* harness/reference.c: the outputs of the cell's reference, made when they are not in the cache.
+ * `untiled`: of the same without tiling.  *out NULL with *trouble set: there is none, and why. */
+mp_code mp_run_reference(mp_run *r, const mp_cell *cell, bool untiled, mp_outputs **out,
+                         mp_reference_row *row, const char **trouble, mp_error *err);
+/* The job of a cell: what its process is asked to do. */
+mp_job mp_run_job(const mp_run *r, const mp_scenario *s, const char *tensors);
+
+/* harness/report.c */
+void mp_report_text(const mp_run *r);
+void mp_report_json(const mp_run *r);
+mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err);
+void mp_report_verdict(const mp_run *r);
+void mp_report_plan(const mp_plan *p, bool json);
+/* One line about a cell that is over. */
+void mp_report_progress(const mp_cell_report *c);
+
+/* harness/dump.c: DIR/<scenario>/<cell>/outputs.safetensors and image*.png */
+mp_code mp_dump_cell(const char *dir, const mp_cell *cell, const mp_outputs *x, mp_error *err);
+/* Makes a folder and those above it. */
+mp_code mp_make_folders(const char *path, mp_error *err);
+
+#endif

@@ -1,0 +1,256 @@
+#include "results/compare_judge.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/core/memory.h"
+#include "results/statistics.h"
+
+const char *const mp_verdict_names[MP_VERDICTS] = {"same",  "better",  "worse",
+                                                   "noise", "too few", "incomparable"};
+
+static const double ALPHA = 0.05;        /* of the rank test */
+static const double TIME_EFFECT = 0.02;  /* below that a proved difference matters to nobody */
+static const double BYTES_EFFECT = 0.02; /* pages come and go from run to run */
+
+static bool higher_is_better(const char *metric)
+{
+    return !strcmp(metric, "psnr_db") || !strcmp(metric, "ssim") || !strcmp(metric, "cosine");
+}
+
+/* Context, not quality: shown by `mpbench show`, not compared. */
+static bool context_only(const char *metric)
+{
+    return !strncmp(metric, "floor_", 6) || !strncmp(metric, "weights_", 8);
+}
+
+/* ---- loading -------------------------------------------------------------------------------- */
+
+static double number_of(sqlite3_stmt *q, int value, int nonfinite)
+{
+    if (sqlite3_column_type(q, value) != SQLITE_NULL)
+        return sqlite3_column_double(q, value);
+    const char *name = mp_db_text(q, nonfinite);
+    return !strcmp(name, "inf") ? INFINITY : !strcmp(name, "-inf") ? -INFINITY : NAN;
+}
+
+static mp_judgement *add(mp_judgements *j, mp_error *err)
+{
+    if (j->count == j->room) {
+        mp_judgement *grown =
+            mp_realloc(j->items, (size_t)(j->room = j->room ? 2 * j->room : 16), sizeof *grown);
+        if (!grown) {
+            mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+            return NULL;
+        }
+        j->items = grown;
+    }
+    j->items[j->count] = (mp_judgement){.p = NAN};
+    return &j->items[j->count++];
+}
+
+static mp_code load_metrics(mp_store *s, const mp_cell_pair *pair, const char *metric,
+                            mp_judgements *out, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool row = true;
+
+    mp_db_prepare(
+        s,
+        "SELECT a.name, a.unit, a.value, a.nonfinite, b.value, b.nonfinite FROM metric a "
+        "JOIN metric b ON b.name = a.name AND b.stage = 'run' AND b.step = -1 AND "
+        "b.module = '' AND b.cell = ?2 WHERE a.cell = ?1 AND a.stage = 'run' AND a.step = "
+        "-1 AND a.module = '' AND (?3 IS NULL OR a.name = ?3) ORDER BY a.name",
+        &q, err);
+    if (!err->code)
+        mp_db_bind(s, q, err, "iit", pair->a->id, pair->b->id, metric);
+    while (!err->code && !mp_db_step(s, q, &row, err) && row) {
+        if (!metric && context_only(mp_db_text(q, 0)))
+            continue;
+        mp_judgement *j = add(out, err);
+        if (!j)
+            break;
+        snprintf(j->metric, sizeof j->metric, "%s", mp_db_text(q, 0));
+        snprintf(j->unit, sizeof j->unit, "%s", mp_db_text(q, 1));
+        j->a = number_of(q, 2, 3);
+        j->b = number_of(q, 4, 5);
+    }
+    sqlite3_finalize(q);
+    return err->code;
+}
+
+static mp_code load_samples(mp_store *s, int64_t cell, double **out, int64_t *n, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool row = true;
+    int64_t room = 0;
+
+    mp_db_prepare(s,
+                  "SELECT seconds FROM sample WHERE cell = ? AND stage = 'total' AND repeat >= 0 "
+                  "ORDER BY repeat",
+                  &q, err);
+    if (!err->code)
+        mp_db_bind(s, q, err, "i", cell);
+    while (!err->code && !mp_db_step(s, q, &row, err) && row) {
+        if (*n == room) {
+            double *grown = mp_realloc(*out, (size_t)(room = room ? 2 * room : 16), sizeof *grown);
+            if (!grown) {
+                mp_error_set(err, MP_ENOMEM, "no memory for the samples");
+                break;
+            }
+            *out = grown;
+        }
+        (*out)[(*n)++] = sqlite3_column_double(q, 0);
+    }
+    sqlite3_finalize(q);
+    return err->code;
+}
+
+/* ---- judging -------------------------------------------------------------------------------- */
+
+static mp_verdict direction(const mp_judgement *j)
+{
+    if (isnan(j->a) || isnan(j->b))
+        return isnan(j->a) && isnan(j->b) ? MP_SAME : MP_INCOMPARABLE;
+    if (j->a == j->b)
+        return MP_SAME;
+    return (j->b > j->a) == higher_is_better(j->metric) ? MP_BETTER : MP_WORSE;
+}
+
+/* Drift is deterministic: any difference is one, but for what lies within the noise that the
+ * reference itself has. */
+static void judge_exact(mp_judgement *j, double floor)
+{
+    j->verdict = direction(j);
+    if (j->verdict == MP_SAME) {
+        snprintf(j->why, sizeof j->why, "exact");
+    } else if (j->a <= floor && j->b <= floor && strstr(j->metric, "rel_l2")) {
+        j->verdict = MP_SAME;
+        snprintf(j->why, sizeof j->why, "both within the reference's own noise, %.2g", floor);
+    } else {
+        snprintf(j->why, sizeof j->why, "exact");
+    }
+}
+
+/* Smallest equal sample size at which the rank test can prove anything. */
+static int64_t enough(void)
+{
+    int64_t n = 1;
+
+    while (mp_mann_whitney_floor(n, n) > ALPHA)
+        n++;
+    return n;
+}
+
+static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_error *err)
+{
+    double *a = NULL, *b = NULL;
+    int64_t n = 0, m = 0;
+
+    if (!load_samples(s, pair->a->id, &a, &n, err) && !load_samples(s, pair->b->id, &b, &m, err)) {
+        j->p = mp_mann_whitney(a, n, b, m);
+        j->verdict = direction(j);
+        snprintf(j->why, sizeof j->why, "p=%.2g, n=%lld+%lld", j->p, (long long)n, (long long)m);
+        if (mp_mann_whitney_floor(n, m) > ALPHA) {
+            j->verdict = MP_TOO_FEW;
+            snprintf(j->why, sizeof j->why, "n=%lld+%lld, need %lld+%lld", (long long)n,
+                     (long long)m, (long long)enough(), (long long)enough());
+        } else if (j->p > ALPHA) {
+            j->verdict = MP_NOISE;
+        } else if (fabs(j->b / j->a - 1) < TIME_EFFECT) {
+            j->verdict = MP_SAME;
+        }
+    }
+    mp_free(a);
+    mp_free(b);
+    return err->code;
+}
+
+static void judge_bytes(mp_judgement *j)
+{
+    j->verdict = direction(j);
+    if (fabs(j->b - j->a) <= BYTES_EFFECT * j->a) {
+        j->verdict = MP_SAME;
+        snprintf(j->why, sizeof j->why, "within %.0f %%", 100 * BYTES_EFFECT);
+    }
+}
+
+static double floor_of(mp_store *s, int64_t cell, const char *metric, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    double value = 0;
+    char name[80];
+    bool row = false;
+
+    snprintf(name, sizeof name, "floor_%s", metric);
+    if (!mp_db_prepare(s, "SELECT value FROM metric WHERE cell = ? AND name = ? AND stage = 'run'",
+                       &q, err) &&
+        !mp_db_bind(s, q, err, "it", cell, name) && !mp_db_step(s, q, &row, err) && row)
+        value = sqlite3_column_double(q, 0);
+    sqlite3_finalize(q);
+    return value;
+}
+
+static mp_code judge(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_error *err)
+{
+    const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
+    const bool of_machine = !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
+
+    if (of_machine && !same_machine) {
+        j->verdict = MP_INCOMPARABLE;
+        snprintf(j->why, sizeof j->why, "other machines");
+    } else if (!strcmp(j->metric, "seconds")) {
+        judge_time(s, pair, j, err);
+    } else if (of_machine) {
+        judge_bytes(j);
+    } else {
+        judge_exact(j, fmax(floor_of(s, pair->a->id, j->metric, err),
+                            floor_of(s, pair->b->id, j->metric, err)));
+    }
+    return err->code;
+}
+
+/* ---- statuses ------------------------------------------------------------------------------- */
+
+static mp_code load_status(mp_store *s, int64_t cell, char status[16], char **error, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool row = false;
+
+    if (!mp_db_prepare(s, "SELECT status, coalesce(error, '') FROM cell WHERE id = ?", &q, err) &&
+        !mp_db_bind(s, q, err, "i", cell) && !mp_db_step(s, q, &row, err) && row) {
+        snprintf(status, 16, "%s", mp_db_text(q, 0));
+        *error = mp_strdup(mp_db_text(q, 1));
+    }
+    sqlite3_finalize(q);
+    if (!err->code && !*error)
+        mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+    return err->code;
+}
+
+mp_code mp_judge_pair(mp_store *s, const mp_cell_pair *pair, const char *metric, mp_judgements *out,
+                      mp_error *err)
+{
+    *out = (mp_judgements){0};
+    if (load_status(s, pair->a->id, out->status_a, &out->error_a, err) ||
+        load_status(s, pair->b->id, out->status_b, &out->error_b, err))
+        return err->code;
+    const bool good_a = !strcmp(out->status_a, "ok"), good_b = !strcmp(out->status_b, "ok");
+    out->outcome = good_a == good_b ? MP_SAME : good_b ? MP_BETTER : MP_WORSE;
+    if (!good_a || !good_b) /* what a broken run measured is no quality of it */
+        return MP_OK;
+    if (load_metrics(s, pair, metric, out, err))
+        return err->code;
+    for (int i = 0; i < out->count; i++)
+        if (judge(s, pair, &out->items[i], err))
+            return err->code;
+    return MP_OK;
+}
+
+void mp_judgements_free(mp_judgements *j)
+{
+    mp_free(j->items);
+    mp_free(j->error_a);
+    mp_free(j->error_b);
+}

@@ -1,0 +1,30 @@
+/* Tables for people and for other programs: aligned text, Markdown, CSV.  Every cell is escaped for
+ * where it goes, so text out of files cannot move a terminal's cursor, break a table or become a
+ * formula. */
+#ifndef MP_RESULTS_TABLE_H
+#define MP_RESULTS_TABLE_H
+
+#include <stdio.h>
+
+typedef enum mp_format { MP_TEXT, MP_MARKDOWN, MP_JSON, MP_CSV } mp_format;
+
+/* "text", "markdown", "json", "csv", NULL */
+extern const char *const mp_format_names[];
+mp_format mp_format_of(const char *name); /* one of the names */
+
+typedef struct mp_table mp_table;
+
+/* A head that ends in '>' belongs to a column aligned to the right; the '>' is not printed. */
+mp_table *mp_table_create(int columns, const char *const *heads); /* NULL: no memory */
+void mp_table_free(mp_table *t);                                  /* NULL is fine */
+/* The next cell, row by row; text is copied.  "" for a cell with nothing to say. */
+void mp_table_add(mp_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int mp_table_rows(const mp_table *t);
+/* indent: spaces before each line of text. */
+void mp_table_print(const mp_table *t, mp_format format, int indent, FILE *to);
+
+/* text with control characters, also those that reorder text, as \xNN; newlines become "\n" and
+ * `indent` spaces, or with indent -1 are escaped, too. */
+void mp_print_plain(FILE *to, const char *text, int indent);
+
+#endif
