@@ -1,5 +1,6 @@
 #include "harness/arena.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,14 +129,22 @@ void mp_text_printf(mp_text *t, const char *format, ...)
     va_end(again);
 }
 
-void mp_text_shell(mp_text *t, const char *text)
+/* Control characters in POSIX's $'...' form, so that the line can be shown and typed. */
+static void shell_escaped(mp_text *t, const char *text)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                "_-+=.,:/@%";
-    if (*text && strspn(text, plain) == strlen(text)) {
-        mp_text_add(t, text);
-        return;
-    }
+    mp_text_add(t, "$'");
+    for (const char *p = text; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            mp_text_printf(t, "\\%03o", (unsigned)(unsigned char)*p);
+        else if (*p == '\'' || *p == '\\')
+            mp_text_printf(t, "\\%c", *p);
+        else
+            mp_text_add_n(t, p, 1);
+    mp_text_add(t, "'");
+}
+
+static void shell_quoted(mp_text *t, const char *text)
+{
     mp_text_add(t, "'");
     for (const char *p = text; *p; p++)
         if (*p == '\'')
@@ -143,6 +152,22 @@ void mp_text_shell(mp_text *t, const char *text)
         else
             mp_text_add_n(t, p, 1);
     mp_text_add(t, "'");
+}
+
+void mp_text_shell(mp_text *t, const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-+=.,:/@%";
+    bool control = false;
+
+    for (const char *p = text; *p; p++)
+        control |= (unsigned char)*p < 0x20 || *p == 0x7f;
+    if (control)
+        shell_escaped(t, text);
+    else if (*text && strspn(text, plain) == strlen(text))
+        mp_text_add(t, text);
+    else
+        shell_quoted(t, text);
 }
 
 void mp_text_free(mp_text *t)

@@ -48,6 +48,15 @@ static const char *status_text(const mp_cell_report *c, char *room, size_t size)
 
 /* ---- stderr --------------------------------------------------------------------------------- */
 
+void mp_report_begin(const mp_cell *cell, int number, int count)
+{
+    fprintf(stderr, "[%d/%d] ", number, count);
+    mp_print_plain(stderr, cell->key, -1);
+    fputs("\n      ", stderr);
+    mp_print_plain(stderr, cell->repro, -1);
+    fputc('\n', stderr);
+}
+
 void mp_report_progress(const mp_cell_report *c)
 {
     char status[96];
@@ -100,7 +109,9 @@ static void print_details(const mp_cell_report *c)
 
     if (!r->error && !wrong && !r->budget && !r->warnings)
         return;
-    printf("  %" PRId64 "  %s\n", c->id, c->cell->id);
+    printf("  %" PRId64 "  ", c->id);
+    mp_print_plain(stdout, c->cell->id, -1);
+    putchar('\n');
     print_line("error", r->error);
     print_line("module", r->module);
     print_line("op", r->op);
@@ -452,9 +463,11 @@ void mp_report_plan(const mp_plan *p, bool json)
     }
     for (int i = 0; i < p->count; i++) {
         const mp_scenario *s = &p->cells[i].scenario;
-        printf("%s\n    repeat %d, warmup %d, reference %s\n    %s\n", p->cells[i].key, s->repeat,
-               s->warmup, s->reference ? mp_dtype_name(s->reference_dtype) : "off",
-               p->cells[i].repro);
+        mp_print_plain(stdout, p->cells[i].key, -1);
+        printf("\n    repeat %d, warmup %d, reference %s\n    ", s->repeat, s->warmup,
+               s->reference ? mp_dtype_name(s->reference_dtype) : "off");
+        mp_print_plain(stdout, p->cells[i].repro, -1);
+        putchar('\n');
     }
     printf("%d cell%s; nothing was run\n", p->count, p->count == 1 ? "" : "s");
 }

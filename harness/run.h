@@ -58,6 +58,8 @@ void mp_report_json(const mp_run *r);
 mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err);
 void mp_report_verdict(const mp_run *r);
 void mp_report_plan(const mp_plan *p, bool json);
+/* The cell that begins, with its repro line: even a crash of the machine names its case. */
+void mp_report_begin(const mp_cell *cell, int number, int count);
 /* One line about a cell that is over. */
 void mp_report_progress(const mp_cell_report *c);
 

@@ -182,7 +182,7 @@ static mp_code run_cell(mp_run *r, int index, mp_error *err)
         count_status(r, report);
         return err->code;
     }
-    fprintf(stderr, "[%d/%d] %s\n      %s\n", index + 1, r->plan.count, cell->key, cell->repro);
+    mp_report_begin(cell, index + 1, r->plan.count);
     if (begin_cell(r, cell, &report->id, err) || run_process(r, cell, report, err))
         return err->code;
     if (mp_interrupted()) /* a half-made reference would make half a result */
