@@ -1,4 +1,5 @@
 #include <string.h>
+#include <sys/stat.h>
 
 #include "kernels/core/memory.h"
 #include "pipelines/common/config.h"
@@ -47,7 +48,13 @@ static mp_code check_class(mp_config *j, const char *component, const char *want
 static mp_code check_index(const mp_request *r, mp_error *err)
 {
     mp_config *j = NULL;
+    struct stat st;
 
+    if (stat(r->checkpoint, &st) || !S_ISDIR(st.st_mode))
+        return mp_error_set(err, MP_EMISSING,
+                            "%s: no such folder; expected a checkpoint in Diffusers' layout, with "
+                            "its model_index.json",
+                            r->checkpoint);
     if (mp_config_open(r->checkpoint, "model_index.json", &j, err))
         return err->code;
     const char *const name = mp_config_string(j, "_class_name", "", err);
@@ -67,12 +74,14 @@ static mp_code check_index(const mp_request *r, mp_error *err)
 static mp_code check_weights(const mp_request *r, const char *component, const char *stem,
                              mp_error *err)
 {
+    /* Not every component has the variant of the others. */
+    const char *const variant = mp_request_weights(r, component, stem).variant;
     mp_weight_files files = {0};
     char *const dir = mp_file_join(r->checkpoint, component);
 
     if (!dir)
         return no_memory(err);
-    if (!mp_weight_files_open(dir, stem, r->variant, &files, err))
+    if (!mp_weight_files_open(dir, stem, variant, &files, err))
         mp_weight_files_close(&files);
     mp_free(dir);
     return err->code;
@@ -91,16 +100,17 @@ static mp_code check_scheduler(const mp_request *r, mp_error *err)
     return err->code;
 }
 
-/* Width of the text encoder's states, from its configuration. */
-static mp_code hidden_size(const mp_request *r, int64_t *out, mp_error *err)
+/* One number of a component's config.json. */
+static mp_code config_number(const mp_request *r, const char *component, const char *key,
+                             int64_t fallback, int64_t *out, mp_error *err)
 {
     mp_config *j = NULL;
-    char *const dir = mp_file_join(r->checkpoint, "text_encoder");
+    char *const dir = mp_file_join(r->checkpoint, component);
 
     if (!dir)
         return no_memory(err);
     if (!mp_config_open(dir, "config.json", &j, err))
-        *out = mp_config_int(j, "hidden_size", 2304, 1, 1 << 20, err);
+        *out = mp_config_int(j, key, fallback, 1, 1 << 20, err);
     mp_config_close(j);
     mp_free(dir);
     return err->code;
@@ -123,9 +133,10 @@ static mp_code read_configs(const mp_request *r, mp_sana_config *transformer, in
 
 static mp_code check_models(const mp_request *r, const mp_sana_config *o, mp_error *err)
 {
-    int64_t hidden = 0;
+    int64_t hidden = 0, latent = 0;
 
-    if (hidden_size(r, &hidden, err))
+    if (config_number(r, "text_encoder", "hidden_size", 2304, &hidden, err) ||
+        config_number(r, "vae", "latent_channels", 32, &latent, err))
         return err->code;
     if (o->guidance_embeds)
         return mp_error_set(err, MP_EUNSUPPORTED,
@@ -135,8 +146,15 @@ static mp_code check_models(const mp_request *r, const mp_sana_config *o, mp_err
     if (hidden != o->caption_channels)
         return mp_error_set(err, MP_EFORMAT,
                             "%s: the transformer reads captions of %lld channels "
-                            "(caption_channels), the text encoder gives %lld (hidden_size)",
+                            "(caption_channels), the text encoder gives %lld (hidden_size); "
+                            "fetch all parts of one version",
                             r->checkpoint, (long long)o->caption_channels, (long long)hidden);
+    if (latent != o->in_channels)
+        return mp_error_set(err, MP_EFORMAT,
+                            "%s: the transformer makes latents of %lld channels (in_channels), the "
+                            "autoencoder reads %lld (latent_channels); fetch all parts of one "
+                            "version",
+                            r->checkpoint, (long long)o->in_channels, (long long)latent);
     if (o->out_channels != o->in_channels && o->out_channels / 2 != o->in_channels)
         return mp_error_set(err, MP_EFORMAT,
                             "%s/transformer/config.json: %lld output channels are neither the %lld "

@@ -94,23 +94,31 @@ static mp_tensor encode_prompt(run *r, const char *which, const char *prompt,
     return mp_keep(r->c, mark, x);
 }
 
-static void encode_text(run *r)
+/* The negative prompt's states before the prompt's, when guided: -> [batch, max_length, hidden] */
+static mp_tensor encode_prompts(run *r)
 {
     const mp_sana_call *const o = &r->s->call;
     const mp_mark mark = mp_open(r->c);
     uint8_t *const own = r->mask + (r->guided ? r->images * o->max_length : 0);
 
+    const mp_tensor text = encode_prompt(r, "prompt", o->prompt, o->instruction, own);
+    if (!r->guided || r->err->code)
+        return text;
+    const mp_tensor negative =
+        encode_prompt(r, "negative_prompt", o->negative_prompt, NULL, r->mask);
+    if (r->err->code)
+        return MP_NONE;
+    return mp_keep(r->c, mark, mp_cat(r->c, 2, (mp_tensor[]){negative, text}, 0));
+}
+
+static void encode_text(run *r)
+{
     begin(r, "text_encode");
-    r->text = encode_prompt(r, "prompt", o->prompt, o->instruction, own);
-    if (r->guided && !r->err->code) {
-        const mp_tensor negative =
-            encode_prompt(r, "negative_prompt", o->negative_prompt, NULL, r->mask);
-        r->text = mp_cat(r->c, 2, (mp_tensor[]){negative, r->text}, 0);
-    }
-    r->text = mp_keep(r->c, mark, r->text);
-    const mp_mark inner = mp_open(r->c);
-    emit(r, "prompt_embeds", mp_cast(r->c, r->text, MP_F32), r->text.dtype);
-    mp_drop(r->c, inner);
+    r->text = encode_prompts(r);
+    const mp_mark mark = mp_open(r->c);
+    if (!r->err->code)
+        emit(r, "prompt_embeds", mp_cast(r->c, r->text, MP_F32), r->text.dtype);
+    mp_drop(r->c, mark);
     end(r, "text_encode");
 }
 
