@@ -11,6 +11,18 @@ typedef struct listener {
     bool show;
 } listener;
 
+/* OpenBLAS reserves 128 MiB of address space for each thread that calls it, touched only in part,
+ * and waits for ever when it gets none.  The limit of the process, which is there to end a runaway,
+ * leaves room for that; the limit of activations itself is exact. */
+static size_t process_limit(const mp_job *job)
+{
+    static const size_t reserved = (size_t)160 << 20;
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    const size_t threads = job->threads ? (size_t)job->threads : cpus > 0 ? (size_t)cpus : 1;
+
+    return job->memory ? job->memory + (threads + 1) * reserved : 0;
+}
+
 static int child_main(void *user, int fd)
 {
     return mp_native_run(user, fd);
@@ -45,7 +57,7 @@ mp_code mp_execute(mp_arena *a, const mp_job *job, double timeout, bool show, mp
                           .line = on_line,
                           .listener = &l,
                           .timeout = timeout,
-                          .memory = job->memory};
+                          .memory = process_limit(job)};
     mp_process_run(&p, &out->end, err);
     out->last = *page;
     /* The page is the child's to write: close its texts before anyone reads them. */

@@ -12,7 +12,7 @@ typedef struct mp_process {
     void (*line)(void *listener, const char *line, size_t n); /* in the parent */
     void *listener;
     double timeout; /* seconds; 0: none */
-    size_t memory;  /* bytes beyond what the parent has; 0: what the machine has */
+    size_t memory;  /* writable private bytes beyond what the parent has; 0: what the machine has */
 } mp_process;
 
 typedef struct mp_process_end {

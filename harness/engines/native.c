@@ -198,11 +198,8 @@ static void note_op(void *user, const mp_op_event *event)
 /* Of a failing process the module that it is in, which is exact. */
 static void on_signal(int number)
 {
-    if (running && running->c) {
-        const char *module = mp_module(running->c);
-        if (module && *module)
-            note_place(running->job->progress, module, "");
-    }
+    if (running && running->c)
+        mp_place(running->c, running->job->progress->module, running->job->progress->op);
     if (number == SIGTERM)
         _exit(124);
     signal(number, SIG_DFL);

@@ -50,16 +50,31 @@ void mp_ctx_clear(mp_ctx *c)
     c->scope[0] = '\0';
 }
 
-/* The module of a parameter is its name without the last part; without a named one, the scope. */
-static void module_of(const mp_ctx *c, const mp_tensor *t, char *text, size_t size)
+/* The module of a parameter is its name without the last part; without a named one, the scope.
+ * text [MP_ERROR_MODULE].  Copies and nothing else: a signal handler may call it. */
+static void module_of(const mp_ctx *c, const mp_tensor *t, char *text)
 {
     const char *name = t && t->name ? t->name : NULL;
     const char *dot = name ? strrchr(name, '.') : NULL;
+    const char *from = dot ? name : c->scope;
+    size_t n = dot ? (size_t)(dot - name) : strlen(c->scope);
 
-    if (dot)
-        snprintf(text, size, "%.*s", (int)(dot - name), name);
-    else
-        snprintf(text, size, "%s", c->scope);
+    if (n >= MP_ERROR_MODULE)
+        n = MP_ERROR_MODULE - 1;
+    memcpy(text, from, n);
+    text[n] = '\0';
+}
+
+void mp_place(const mp_ctx *c, char *module, char *op)
+{
+    const char *name = c->op ? c->op : "";
+    size_t n = strlen(name);
+
+    if (n >= MP_ERROR_OP)
+        n = MP_ERROR_OP - 1;
+    memcpy(op, name, n);
+    op[n] = '\0';
+    module_of(c, c->op_weight, module);
 }
 
 mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *format, ...)
@@ -68,7 +83,7 @@ mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *forma
 
     if (mp_failed(c))
         return MP_NONE;
-    module_of(c, t && t->name ? t : c->op_weight, c->err.module, sizeof c->err.module);
+    module_of(c, t && t->name ? t : c->op_weight, c->err.module);
     snprintf(c->err.op, sizeof c->err.op, "%s", c->op ? c->op : "");
     va_start(args, format);
     mp_error_setv(&c->err, code, format, args);
@@ -220,13 +235,13 @@ mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
 
     if (mp_failed(c))
         return MP_NONE;
+    if (c->observer_count) {
+        module_of(c, op->weight, module);
+        const mp_op_event event = {op->name, module, &y, now_ns() - op->start};
+        for (int i = 0; i < c->observer_count; i++)
+            c->observers[i].output(c->observers[i].user, &event);
+    }
     c->op = NULL;
     c->op_weight = NULL;
-    if (!c->observer_count)
-        return y;
-    module_of(c, op->weight, module, sizeof module);
-    const mp_op_event event = {op->name, module, &y, now_ns() - op->start};
-    for (int i = 0; i < c->observer_count; i++)
-        c->observers[i].output(c->observers[i].user, &event);
-    return y;
+    return mp_failed(c) ? MP_NONE : y;
 }

@@ -42,6 +42,9 @@ void mp_ctx_clear(mp_ctx *c);
 void mp_push(mp_ctx *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void mp_pop(mp_ctx *c);
 const char *mp_module(const mp_ctx *c);
+/* Module and op that run at this moment ("" between ops), into module [MP_ERROR_MODULE] and op
+ * [MP_ERROR_OP].  A signal handler may call it. */
+void mp_place(const mp_ctx *c, char *module, char *op);
 
 /* --- activations --------------------------------------------------------------------------- */
 
