@@ -5,17 +5,39 @@
 #include "kernels/ops.h"
 #include "kernels/rules.h"
 
-/* transformers multiplies by hand, so it meets matmul's rule; everything else is torch's SDPA. */
+/* transformers multiplies by hand, so it meets matmul's rule; everything else is torch's SDPA,
+ * whose text names all three. */
 static void check_dtypes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v,
                          mp_attn_rounding rounding)
 {
-    if (rounding == MP_ATTN_SDPA) {
-        mp_rule_check(c, MP_RULE_SDPA, q, k);
-        mp_rule_check(c, MP_RULE_SDPA, q, v);
-    } else {
+    if (rounding == MP_ATTN_EAGER) {
         mp_rule_check(c, MP_RULE_MATMUL4D, q, k);
         mp_rule_check(c, MP_RULE_MATMUL4D, q, v);
+    } else if (k.dtype == v.dtype) {
+        mp_rule_check(c, MP_RULE_SDPA, q, k);
+    } else {
+        mp_fail(c, MP_EDTYPE, NULL,
+                "Expected query, key, and value to have the same dtype, but got query.dtype: %s "
+                "key.dtype: %s and value.dtype: %s instead.",
+                mp_dtype_c10(q.dtype), mp_dtype_c10(k.dtype), mp_dtype_c10(v.dtype));
     }
+}
+
+/* SDPA adds a mask in fp32 to its fp32 scores; beside eager's rounded scores such a mask would make
+ * them fp32, which no model does. */
+static void check_mask_dtype(mp_ctx *c, mp_tensor q, const mp_attn_opts *o)
+{
+    if (!mp_given(o->mask) || o->mask.dtype == q.dtype)
+        return;
+    if (o->rounding == MP_ATTN_EAGER)
+        mp_fail(c, MP_EDTYPE, NULL,
+                "eager attention adds a mask of the dtype of its scores, but got %s and %s",
+                mp_dtype_c10(q.dtype), mp_dtype_c10(o->mask.dtype));
+    else if (o->mask.dtype != MP_F32)
+        mp_fail(c, MP_EDTYPE, NULL,
+                "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+                "attn_mask.dtype: %s and  query.dtype: %s instead.",
+                mp_dtype_c10(o->mask.dtype), mp_dtype_c10(q.dtype));
 }
 
 static bool fits(mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
@@ -24,27 +46,36 @@ static bool fits(mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
         return false;
     if (o->heads < 1 || o->kv_heads < 1 || o->heads % o->kv_heads || q.dim[2] % o->heads)
         return false;
-    if (k.dim[2] * o->heads != q.dim[2] * o->kv_heads)
-        return false;
-    return !mp_given(o->mask) || (o->mask.rank == 2 && o->mask.dim[0] == k.dim[0] &&
-                                  o->mask.dim[1] == k.dim[1] && o->mask.dtype == q.dtype);
+    return k.dim[2] * o->heads == q.dim[2] * o->kv_heads;
+}
+
+static void check_shapes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
+{
+    const mp_tensor m = o->mask;
+    char qs[96], ks[96], vs[96];
+
+    mp_shape_text(k, ks, sizeof ks);
+    if (!fits(q, k, v, o))
+        mp_fail(c, MP_ESHAPE, NULL,
+                "attention: q %s, k %s and v %s with %d and %d heads do not fit",
+                mp_shape_text(q, qs, sizeof qs), ks, mp_shape_text(v, vs, sizeof vs), o->heads,
+                o->kv_heads);
+    else if (mp_given(m) && (m.rank != 2 || m.dim[0] != k.dim[0] || m.dim[1] != k.dim[1]))
+        mp_fail(c, MP_ESHAPE, NULL, "attention: mask %s does not fit k %s",
+                mp_shape_text(m, qs, sizeof qs), ks);
 }
 
 mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
 {
-    char qs[96], ks[96];
-
     if (mp_failed(c))
         return MP_NONE;
     const mp_op op = mp_op_begin(c, "attn_softmax", NULL);
+    o.kv_heads = o.kv_heads ? o.kv_heads : o.heads;
     check_dtypes(c, q, k, v, o.rounding);
+    check_mask_dtype(c, q, &o);
+    check_shapes(c, q, k, v, &o);
     if (mp_failed(c))
         return MP_NONE;
-    o.kv_heads = o.kv_heads ? o.kv_heads : o.heads;
-    if (!fits(q, k, v, &o))
-        return mp_fail(
-            c, MP_ESHAPE, NULL, "attention: q %s, k and v %s with %d and %d heads do not fit",
-            mp_shape_text(q, qs, sizeof qs), mp_shape_text(k, ks, sizeof ks), o.heads, o.kv_heads);
     if (o.scale == 0.0f)
         o.scale = (float)(1.0 / sqrt((double)(q.dim[2] / o.heads)));
     const mp_tensor y = mp_like(c, q);
@@ -60,15 +91,21 @@ static mp_heads separate_heads(mp_tensor t, int64_t d)
 
 mp_tensor mp_attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int heads, float eps)
 {
-    char qs[96], ks[96];
+    char qs[96], ks[96], vs[96];
 
     if (mp_failed(c))
         return MP_NONE;
     const mp_op op = mp_op_begin(c, "attn_linear", NULL);
+    mp_rule_check(c, MP_RULE_RELU, q, q);
+    mp_rule_check(c, MP_RULE_RELU, k, k);
+    if (mp_failed(c))
+        return MP_NONE;
     if (q.rank != 3 || !mp_same_shape(q, k) || !mp_same_shape(q, v) || heads < 1 ||
         q.dim[2] % heads)
-        return mp_fail(c, MP_ESHAPE, NULL, "linear attention: q %s and k %s with %d heads",
-                       mp_shape_text(q, qs, sizeof qs), mp_shape_text(k, ks, sizeof ks), heads);
+        return mp_fail(c, MP_ESHAPE, NULL,
+                       "linear attention: q %s, k %s and v %s with %d heads do not fit",
+                       mp_shape_text(q, qs, sizeof qs), mp_shape_text(k, ks, sizeof ks),
+                       mp_shape_text(v, vs, sizeof vs), heads);
     const int64_t d = q.dim[2] / heads;
     const mp_tensor y = mp_like(c, q);
     const mp_attn_linear_args a = {separate_heads(q, d),
@@ -101,7 +138,7 @@ static mp_tensor multiscale_result(mp_ctx *c, mp_tensor x, int head_dim)
 {
     char xs[96];
 
-    if (x.rank != 4 || head_dim < 1 || x.dim[3] % (3 * head_dim))
+    if (x.rank != 4 || head_dim < 1 || x.dim[3] % (3 * (int64_t)head_dim))
         return mp_fail(c, MP_ESHAPE, NULL, "multi-scale attention: %s with head dimension %d",
                        mp_shape_text(x, xs, sizeof xs), head_dim);
     return mp_new(c, x.dtype, 4, MP_DIMS(x.dim[0], x.dim[1], x.dim[2], x.dim[3] / 3));
@@ -128,6 +165,7 @@ mp_tensor mp_attn_multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, flo
     const mp_op op = mp_op_begin(c, "attn_multiscale_quadratic", NULL);
     const mp_tensor y = multiscale_result(c, x, head_dim);
     const mp_tensor scores = {.dtype = no_cast_back ? MP_F32 : x.dtype};
+    mp_rule_check(c, MP_RULE_RELU, x, x);
     mp_rule_check(c, MP_RULE_MATMUL4D, x, scores); /* v times scores */
     if (mp_failed(c))
         return MP_NONE;
@@ -146,6 +184,9 @@ mp_tensor mp_rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_MUL, x, cos);
     if (mp_failed(c))
         return MP_NONE;
+    if (sin.dtype != cos.dtype)
+        return mp_fail(c, MP_EDTYPE, NULL, "rotary embedding: cos is %s and sin is %s",
+                       mp_dtype_torch(cos.dtype), mp_dtype_torch(sin.dtype));
     if (x.rank != 3 || heads < 1 || x.dim[2] % (2 * heads) || cos.rank != 2 ||
         !mp_same_shape(cos, sin) || cos.dim[0] != x.dim[1] || cos.dim[1] * heads != x.dim[2])
         return mp_fail(c, MP_ESHAPE, NULL, "rotary embedding: %s with %d heads and cos, sin %s",

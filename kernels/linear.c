@@ -11,6 +11,14 @@ static mp_rule linear_rule(mp_tensor x, mp_tensor b)
     return x.rank > 2 ? MP_RULE_LINEAR3D_BIAS : MP_RULE_LINEAR_BIAS;
 }
 
+/* addmm compares the bias with the weight before it looks at the input. */
+static void check_bias(mp_ctx *c, mp_tensor w, mp_tensor b)
+{
+    if (mp_given(b) && b.dtype != w.dtype)
+        mp_fail(c, MP_EDTYPE, &w, "self and mat2 must have the same dtype, but got %s and %s",
+                mp_dtype_scalar(b.dtype), mp_dtype_scalar(w.dtype));
+}
+
 mp_tensor mp_linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
 {
     char xs[96], ws[96];
@@ -19,6 +27,7 @@ mp_tensor mp_linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
     if (mp_failed(c))
         return MP_NONE;
     const mp_op op = mp_op_begin(c, "linear", &w);
+    check_bias(c, w, b);
     const mp_dtype dtype = mp_rule_check(c, linear_rule(x, b), x, w);
     if (mp_failed(c))
         return MP_NONE;

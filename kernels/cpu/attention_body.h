@@ -91,19 +91,17 @@ static void flash_scores(const softmax_args *p, const flash_state *f, float *s, 
 }
 
 /* Online softmax of one row: s becomes exp(s - top), rounded to the dtype; what was summed and
- * multiplied before shrinks when the maximum grows. */
+ * multiplied before shrinks when the maximum grows.  A row with nothing to attend to stays zero; a
+ * NaN, which no maximum shows, goes on through the sum. */
 static void flash_row(const softmax_args *p, const flash_state *f, int64_t i, int64_t n)
 {
     float *s = f->s + i * ATTN_KV, *out = f->out + i * p->d;
     const float seen = vec_max(s, n), top = seen > f->top[i] ? seen : f->top[i];
+    const float base = top == -INFINITY ? 0.0f : top;
+    const float shrink = vec_exp(f->top[i] - base);
 
-    if (top == -INFINITY) { /* nothing to attend to so far */
-        memset(s, 0, (size_t)n * sizeof *s);
-        return;
-    }
-    const float shrink = vec_exp(f->top[i] - top);
     for (int64_t j = 0; j < n; j++)
-        s[j] = vec_exp(s[j] - top);
+        s[j] = vec_exp(s[j] - base);
     f->sum[i] = f->sum[i] * shrink + vec_sum(s, n);
     vec_round(p->q.dtype, p->c->e4m3, s, n);
     if (shrink != 1.0f)
@@ -149,7 +147,7 @@ static void flash_task(void *arg, int64_t task, int worker)
     for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV)
         flash_block(p, &f, b, head, q0, m, k0);
     for (int64_t i = 0; i < m; i++) {
-        const float r = f.sum[i] > 0.0f ? 1.0f / f.sum[i] : 0.0f;
+        const float r = f.sum[i] == 0.0f ? 0.0f : 1.0f / f.sum[i];
         for (int64_t j = 0; j < p->d; j++)
             f.out[i * p->d + j] *= r;
     }
@@ -233,6 +231,8 @@ static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
     softmax_args p = {.c = c, .o = o, .q = q, .k = k, .v = v, .y = y, .scale = o->scale};
     const bool eager = o->rounding == MP_ATTN_EAGER;
 
+    if (mp_numel(y) == 0)
+        return;
     p.sq = q.dim[1];
     p.sk = k.dim[1];
     p.heads = o->heads;
@@ -330,6 +330,8 @@ static void attn_linear(mp_ctx *c, const mp_attn_linear_args *a)
 {
     attn_linear_job j = {c, a};
 
+    if (mp_numel(a->y.t) == 0)
+        return;
     if (mp_scratch_reserve(c, attn_linear_floats(a->d) * sizeof(float)))
         mp_parallel(c, a->batch * a->heads, attn_linear_task, &j);
 }
@@ -377,6 +379,8 @@ static void attn_quadratic(mp_ctx *c, const mp_attn_linear_args *a)
 {
     attn_linear_job j = {c, a};
 
+    if (mp_numel(a->y.t) == 0)
+        return;
     if (mp_scratch_reserve(c, (size_t)(3 * a->tokens * a->d + a->tokens + a->d) * sizeof(float)))
         mp_parallel(c, a->batch * a->heads, attn_quadratic_task, &j);
 }

@@ -16,6 +16,28 @@
 /* Elements that a kernel widens at a time: three operands and a result stay in the first cache. */
 enum { VEC_CHUNK = 512 };
 
+#if defined(__AVX2__)
+
+/* Sixteen values: e5m2 is the upper byte of fp16. */
+static inline __m256i e5m2_as_f16(const uint8_t *src)
+{
+    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)src)), 8);
+}
+
+/* e4m3 under fp16's wider exponent is the value / 256, denormals included; its one NaN becomes
+ * fp16's. */
+static inline __m256i e4m3_as_f16(const uint8_t *src)
+{
+    const __m256i q = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)src));
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(q, _mm256_set1_epi16(0x80)), 8);
+    const __m256i magnitude = _mm256_and_si256(q, _mm256_set1_epi16(0x7f));
+    const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+    const __m256i h = _mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7));
+    return _mm256_blendv_epi8(h, _mm256_set1_epi16(0x7e00), nan);
+}
+
+#endif
+
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 
 static inline int64_t widen_f16_simd(const uint16_t *src, float *dst, int64_t n)
@@ -33,6 +55,23 @@ static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n
         const __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(src + i)));
         _mm512_storeu_si512(dst + i, _mm512_slli_epi32(u, 16));
     }
+    return i;
+}
+
+static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(
+            dst + i, _mm512_mul_ps(_mm512_cvtph_ps(e4m3_as_f16(src + i)), _mm512_set1_ps(256.0f)));
+    return i;
+}
+
+static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(e5m2_as_f16(src + i)));
     return i;
 }
 
@@ -84,6 +123,31 @@ static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n
     return i;
 }
 
+/* Two halves of sixteen fp16 values, times `scale`. */
+static inline void widen_two_f16(__m256i h, float scale, float *dst)
+{
+    const __m256 by = _mm256_set1_ps(scale);
+
+    _mm256_storeu_ps(dst, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), by));
+    _mm256_storeu_ps(dst + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), by));
+}
+
+static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        widen_two_f16(e4m3_as_f16(src + i), 256.0f, dst + i);
+    return i;
+}
+
+static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        widen_two_f16(e5m2_as_f16(src + i), 1.0f, dst + i);
+    return i;
+}
+
 static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n)
 {
     int64_t i = 0;
@@ -123,6 +187,18 @@ static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n
     return 0;
 }
 
+static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    (void)src, (void)dst, (void)n;
+    return 0;
+}
+
+static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+{
+    (void)src, (void)dst, (void)n;
+    return 0;
+}
+
 static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n)
 {
     (void)src, (void)dst, (void)n;
@@ -145,7 +221,13 @@ static inline void vec_widen(mp_dtype from, const void *src, float *dst, int64_t
         done = widen_f16_simd(src, dst, n);
     else if (from == MP_BF16)
         done = widen_bf16_simd(src, dst, n);
-    mp_widen(from, (const char *)src + (size_t)done * mp_dtype_size(from), dst + done, n - done);
+    else if (from == MP_F8_E4M3)
+        done = widen_e4m3_simd(src, dst, n);
+    else if (from == MP_F8_E5M2)
+        done = widen_e5m2_simd(src, dst, n);
+    if (done < n)
+        mp_widen(from, (const char *)src + (size_t)done * mp_dtype_size(from), dst + done,
+                 n - done);
 }
 
 static inline void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *src, void *dst,
@@ -157,7 +239,8 @@ static inline void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *s
         done = narrow_f16_simd(src, dst, n);
     else if (to == MP_BF16)
         done = narrow_bf16_simd(src, dst, n);
-    mp_narrow(to, mode, src + done, (char *)dst + (size_t)done * mp_dtype_size(to), n - done);
+    if (done < n)
+        mp_narrow(to, mode, src + done, (char *)dst + (size_t)done * mp_dtype_size(to), n - done);
 }
 
 /* To the dtype and back, in place: a rounding point inside a fused kernel. */
@@ -216,14 +299,22 @@ static inline uint32_t vec_bits(float x)
     return u;
 }
 
+/* when ? a : b without a branch, which would keep a loop from being vectorized. */
+static inline float vec_select(bool when, float a, float b)
+{
+    const uint32_t mask = -(uint32_t)when;
+
+    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
+}
+
 /* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), and two
  * factors of 2^(n/2), so that denormal results round once.  Within 2 ulp of the true value. */
 static inline float vec_exp(float x)
 {
     const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
 
-    x = x > 89.0f ? 89.0f : x;
-    x = x < -104.0f ? -104.0f : x;
+    x = vec_select(x > 89.0f, 89.0f, x);
+    x = vec_select(x < -104.0f, -104.0f, x);
     const float shifted = x * 1.44269504088896341f + to_int;
     const float n = shifted - to_int;
     const int32_t k = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
@@ -253,7 +344,7 @@ static inline float vec_tanh(float x)
     p = p * z - 3.33332819422e-1f;
     const float near = p * z * x + x;
     const float far = 1.0f - 2.0f / (vec_exp(2.0f * a) + 1.0f);
-    return a < 0.625f ? near : copysignf(far, x);
+    return vec_select(a < 0.625f, near, copysignf(far, x));
 }
 
 static inline float vec_sigmoid(float x)

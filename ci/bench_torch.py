@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Times PyTorch on the ops of tests/bench/bench_ops.c and prints the same lines.
+
+bench_torch.py THREADS -> JSON lines {"op", "dtype", "shape", "seconds"}, the smallest of several runs. Tensors
+lie as the models hold them in PyTorch: pictures are NCHW. dtype "fp8" is a weight stored as float8_e4m3fn and cast
+to bfloat16 at each call, as Diffusers' layerwise casting does.
+"""
+
+import json
+import math
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+BUDGET, MIN_RUNS, MAX_RUNS = 0.6, 3, 50
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def conv(padding=0, groups=1):
+    return lambda x, w, b=None: F.conv2d(x, w, b, padding=padding, groups=groups)
+
+
+def attention(heads):
+    def run(q, k, v, mask=None):
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        if mask is not None:
+            mask = mask[:, None, None].expand(-1, heads, q.shape[2], -1)
+        return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+
+    return run
+
+
+def linear_attention(heads):
+    """SanaLinearAttnProcessor2_0."""
+
+    def run(q, k, v):
+        q, v = (t.transpose(1, 2).unflatten(1, (heads, -1)) for t in (q, v))
+        k = k.transpose(1, 2).unflatten(1, (heads, -1)).transpose(2, 3)
+        dtype, q, k = q.dtype, F.relu(q).float(), F.relu(k).float()
+        v = F.pad(v.float(), (0, 0, 0, 1), value=1.0)
+        y = torch.matmul(torch.matmul(v, k), q)
+        y = y[:, :, :-1] / (y[:, :, -1:] + 1e-15)
+        return y.flatten(1, 2).transpose(1, 2).to(dtype)
+
+    return run
+
+
+# op, shape as bench_ops names it, run, shapes of the inputs, shapes of the parameters
+BENCHES = [
+    ("linear", "1024x2240x2240", F.linear, [(1024, 2240)], [(2240, 2240), (2240,)]),
+    ("linear", "2x2240x13440", F.linear, [(2, 2240)], [(13440, 2240), (13440,)]),
+    ("linear", "300x2304x2240", F.linear, [(300, 2304)], [(2240, 2304), (2240,)]),
+    ("conv3x3", "64x64x128 to 128", conv(1), [(1, 128, 64, 64)], [(128, 128, 3, 3), (128,)]),
+    ("conv3x3", "128x128x3 to 128", conv(1), [(1, 3, 128, 128)], [(128, 3, 3, 3), (128,)]),
+    ("conv1x1", "64x64x256 to 512", conv(), [(1, 256, 64, 64)], [(512, 256, 1, 1), (512,)]),
+    ("conv1x1 grouped", "32x32x1536, 48 groups", conv(groups=48), [(1, 1536, 32, 32)], [(1536, 32, 1, 1)]),
+    ("depthwise3x3", "64x64x2240", conv(1, 2240), [(1, 2240, 64, 64)], [(2240, 1, 3, 3), (2240,)]),
+    ("attention", "24x64, 1024 x 1024", attention(24), [(1, 1024, 1536)] * 3, []),
+    (
+        "attention masked", "20x112, 1024 x 300", attention(20),
+        [(1, 1024, 2240), (1, 300, 2240), (1, 300, 2240), (1, 300)], [],
+    ),
+    ("linear attention", "70x32, 1024", linear_attention(70), [(1, 1024, 2240)] * 3, []),
+]
+
+
+def seconds_of(run):
+    best, start, runs = math.inf, time.perf_counter(), 0
+    while runs < MIN_RUNS or (runs < MAX_RUNS and time.perf_counter() - start < BUDGET):
+        before = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - before)
+        runs += 1
+    return best
+
+
+def main() -> None:
+    torch.set_num_threads(int(sys.argv[1]))
+    torch.manual_seed(0)
+    for op, shape, run, inputs, parameters in BENCHES:
+        for name in (*DTYPES, *(["fp8"] if op == "linear" else [])):
+            dtype = DTYPES.get(name, torch.bfloat16)
+            x = [(torch.rand(s) * 2 - 1).to(dtype) for s in inputs]
+            p = [(torch.rand(s) * 2 - 1).to(dtype) for s in parameters]
+            if name == "fp8":
+                p = [t.to(torch.float8_e4m3fn) for t in p]
+                seconds = seconds_of(lambda: run(*x, *(t.to(dtype) for t in p)))
+            else:
+                seconds = seconds_of(lambda: run(*x, *p))
+            print(json.dumps({"op": op, "dtype": name, "shape": shape, "seconds": seconds}), flush=True)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()
