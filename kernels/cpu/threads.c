@@ -11,9 +11,13 @@
 #include "kernels/core/memory.h"
 #include "kernels/cpu/cpu_info.h"
 
-/* Turns of the waiting loop before a worker sleeps: some tens of microseconds, the gap between ops.
- */
-enum { SPINS = 20000, MAX_THREADS = 256 };
+/* Turns of the waiting loop before a thread sleeps: 50 to 150 microseconds, the gap between ops. */
+enum { SPINS = 4000, MAX_THREADS = 256 };
+
+/* One word says all of a round: its number, whether workers may still join, how many are in.  A
+ * round is over when its tasks are done and the workers that joined have left; one that the system
+ * has not woken in time is not waited for, so a busy machine costs its share and no more. */
+static const uint64_t IN_MASK = 0x7fff, OPEN = 0x8000, NUMBER_ONE = 0x10000;
 
 typedef struct worker {
     struct mp_threads *pool;
@@ -28,11 +32,10 @@ struct mp_threads {
     int count;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
-    _Atomic uint64_t round; /* counts jobs: a worker that sees a new one joins in */
-    _Atomic int busy;       /* workers that have not finished the round */
-    _Atomic int64_t next;   /* first task that nobody has taken */
+    _Atomic uint64_t round;
+    _Atomic int64_t next; /* first task that nobody has taken */
     _Atomic bool stop;
-    int64_t tasks;
+    int64_t tasks; /* this and below: written while no worker is in */
     mp_task_fn *fn;
     void *arg;
 };
@@ -54,58 +57,94 @@ static void relax(void)
 #endif
 }
 
-/* Waits for a round after `seen`: first awake, since the next op is usually near, then asleep. */
-static uint64_t wait_for_round(mp_threads *t, uint64_t seen)
+/* True when there is a round to join other than the one joined last. */
+static bool round_waits(mp_threads *t, uint64_t joined)
+{
+    const uint64_t now = atomic_load_explicit(&t->round, memory_order_relaxed);
+
+    return (now & OPEN) && now / NUMBER_ONE != joined;
+}
+
+/* First awake, since the next op is usually near, then asleep.  False: stop. */
+static bool wait_for_round(mp_threads *t, uint64_t joined)
 {
     for (int i = 0; i < SPINS; i++) {
-        const uint64_t now = atomic_load_explicit(&t->round, memory_order_acquire);
-        if (now != seen)
-            return now;
+        if (round_waits(t, joined))
+            return !atomic_load(&t->stop);
         relax();
     }
     pthread_mutex_lock(&t->lock);
-    while (atomic_load(&t->round) == seen)
+    while (!round_waits(t, joined) && !atomic_load(&t->stop))
         pthread_cond_wait(&t->wake, &t->lock);
     pthread_mutex_unlock(&t->lock);
-    return atomic_load_explicit(&t->round, memory_order_acquire);
+    return !atomic_load(&t->stop);
+}
+
+/* False: it was closed meanwhile. */
+static bool join(mp_threads *t, uint64_t *joined)
+{
+    uint64_t now = atomic_load_explicit(&t->round, memory_order_relaxed);
+
+    while (now & OPEN)
+        if (atomic_compare_exchange_weak_explicit(&t->round, &now, now + 1, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            *joined = now / NUMBER_ONE;
+            return true;
+        }
+    return false;
+}
+
+/* The last one out of a closed round wakes the caller. */
+static void leave(mp_threads *t)
+{
+    const uint64_t before = atomic_fetch_sub_explicit(&t->round, 1, memory_order_acq_rel);
+
+    if (!(before & OPEN) && (before & IN_MASK) == 1) {
+        pthread_mutex_lock(&t->lock);
+        pthread_cond_signal(&t->done);
+        pthread_mutex_unlock(&t->lock);
+    }
 }
 
 static void *work(void *arg)
 {
     worker *w = arg;
     mp_threads *t = w->pool;
-    uint64_t seen = 0;
+    uint64_t joined = 0;
 
-    for (;;) {
-        seen = wait_for_round(t, seen);
-        if (atomic_load(&t->stop))
-            return NULL;
-        run_tasks(t, w->index);
-        if (atomic_fetch_sub_explicit(&t->busy, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&t->lock);
-            pthread_cond_signal(&t->done);
-            pthread_mutex_unlock(&t->lock);
+    while (wait_for_round(t, joined))
+        if (join(t, &joined)) {
+            run_tasks(t, w->index);
+            leave(t);
         }
-    }
+    return NULL;
 }
 
-static void begin_round(mp_threads *t)
+static void open_round(mp_threads *t)
 {
+    const uint64_t number = atomic_load_explicit(&t->round, memory_order_relaxed) / NUMBER_ONE + 1;
+
     pthread_mutex_lock(&t->lock);
-    atomic_fetch_add_explicit(&t->round, 1, memory_order_release);
+    atomic_store_explicit(&t->round, number * NUMBER_ONE + OPEN, memory_order_release);
     pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
 }
 
-static void wait_for_workers(mp_threads *t)
+static bool someone_in(mp_threads *t)
 {
+    return atomic_load_explicit(&t->round, memory_order_acquire) & IN_MASK;
+}
+
+static void close_round(mp_threads *t)
+{
+    atomic_fetch_and_explicit(&t->round, ~OPEN, memory_order_acq_rel);
     for (int i = 0; i < SPINS; i++) {
-        if (!atomic_load_explicit(&t->busy, memory_order_acquire))
+        if (!someone_in(t))
             return;
         relax();
     }
     pthread_mutex_lock(&t->lock);
-    while (atomic_load(&t->busy))
+    while (someone_in(t))
         pthread_cond_wait(&t->done, &t->lock);
     pthread_mutex_unlock(&t->lock);
 }
@@ -123,10 +162,9 @@ void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg)
     t->fn = fn;
     t->arg = arg;
     atomic_store_explicit(&t->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&t->busy, t->count - 1, memory_order_relaxed);
-    begin_round(t);
+    open_round(t);
     run_tasks(t, 0);
-    wait_for_workers(t);
+    close_round(t);
 }
 
 static bool grow_scratch(worker *w, size_t bytes)
@@ -228,8 +266,10 @@ void mp_threads_stop(mp_threads *t)
 {
     if (!t)
         return;
+    pthread_mutex_lock(&t->lock);
     atomic_store(&t->stop, true);
-    begin_round(t);
+    pthread_cond_broadcast(&t->wake);
+    pthread_mutex_unlock(&t->lock);
     for (int i = 1; i < t->count; i++)
         pthread_join(t->workers[i].thread, NULL);
     for (int i = 0; i < t->count; i++)
