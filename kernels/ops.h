@@ -13,7 +13,7 @@
 
 #include "kernels/core/ctx.h"
 
-/* ---- products (kernels/linear.c, conv.c, matmul.c) ------------------------------------------ */
+/* ---- products (kernels/linear.c, conv.c) ------------------------------------------ */
 
 /* y = x w^T + b.  x [..., K], w [N, K], b [N] or MP_NONE -> [..., N].  fp32 accumulation, the bias
  * added in fp32, rounds once.  torch.nn.functional.linear. */
@@ -50,8 +50,9 @@ typedef struct mp_attn_opts {
     bool causal;
     int window; /* causal with a sliding window: key j of query i iff i - window < j <= i; 0: none
                  */
-    mp_tensor
-        mask; /* MP_NONE, or additive [B, S_k] of q's dtype, the same for each head and query */
+    /* MP_NONE, or additive [B, S_k], the same for each head and query; of q's dtype, with SDPA
+     * also fp32 */
+    mp_tensor mask;
     mp_attn_rounding rounding;
 } mp_attn_opts;
 /* q [B, S_q, heads*d], k and v [B, S_k, kv_heads*d] -> [B, S_q, heads*d].  Streams over blocks of

@@ -1,0 +1,14 @@
+/* tokenizer_config.json and special_tokens_map.json beside a tokenizer, as transformers reads them:
+ * which tokens are special, and which stand in front of a text or behind it. */
+#ifndef MP_PIPELINES_COMMON_TOKENIZER_CONFIG_H
+#define MP_PIPELINES_COMMON_TOKENIZER_CONFIG_H
+
+#include "pipelines/common/tokenizer_json.h"
+
+/* Adds the special tokens to parts->added.  For tokenizer.model, sets parts->post by add_bos_token
+ * and add_eos_token; beside tokenizer.json these are ignored, as transformers does.  *pad: the
+ * padding token's id, or -1.  Missing files are fine. */
+mp_code mp_tokenizer_config_apply(const char *dir, mp_tokenizer_parts *parts, int32_t *pad,
+                                  mp_error *err);
+
+#endif
