@@ -1,12 +1,26 @@
 #include "harness/matrix.h"
 
 #include <stdint.h>
-
 #include <string.h>
 
+#include "harness/scenario.h"
 #include "harness/scenario_schema.h"
 
-enum { MAX_CELLS = 100000 };
+enum { MAX_CELLS = 10000 };
+
+/* A key under its one name, so that inputs.steps and inputs.num_inference_steps are the same. */
+static void rename_key(mp_arena *a, const mp_yaml *root, mp_yaml *key)
+{
+    key->text = mp_scenario_key(a, root, key->text);
+}
+
+/* Of tiling and tiling.tile the order would decide; and the same key twice means nothing. */
+static bool overlap(const char *x, const char *y)
+{
+    const size_t n = strlen(x), m = strlen(y), shorter = n < m ? n : m;
+
+    return !strncmp(x, y, shorter) && (n == m || (n < m ? y[n] : x[m]) == '.');
+}
 
 static mp_code check_axis(mp_arena *a, const mp_yaml *key, const mp_yaml *values, mp_error *err)
 {
@@ -15,12 +29,40 @@ static mp_code check_axis(mp_arena *a, const mp_yaml *key, const mp_yaml *values
     if (values->kind != MP_YAML_LIST || !values->count)
         return mp_yaml_fail(err, key, "matrix.%s: found %s, expected a list of values", key->text,
                             mp_yaml_describe(a, values));
+    if (!mp_schema_result(key->text))
+        return mp_yaml_fail(err, key,
+                            "matrix.%s: this key changes nothing in what is computed, so its cells "
+                            "would be one and the same; give it once, outside of the matrix",
+                            key->text);
     return MP_OK;
 }
 
-static mp_code check_entries(mp_arena *a, const mp_yaml *matrix, const char *name, mp_error *err)
+static mp_code fail_overlap(const mp_yaml *key, const mp_yaml *other, mp_error *err)
 {
-    const mp_yaml *list = mp_yaml_get(matrix, name);
+    return mp_yaml_fail(err, key, "matrix: '%s' and '%s' (line %d) set the same; keep one",
+                        key->text, other->text, other->line);
+}
+
+/* The keys of a map, and the axes where the map is an entry of include; equal names are fine
+ * between an entry and an axis, for those compare. */
+static mp_code check_overlap(const mp_yaml *map, const mp_yaml *axes, mp_error *err)
+{
+    for (int i = 0; i < map->count && !err->code; i++) {
+        const mp_yaml *key = map->keys[i];
+        for (int k = 0; k < i; k++)
+            if (overlap(key->text, map->keys[k]->text))
+                return fail_overlap(key, map->keys[k], err);
+        for (int k = 0; axes && k < axes->count; k++)
+            if (overlap(key->text, axes->keys[k]->text) && strcmp(key->text, axes->keys[k]->text))
+                return fail_overlap(key, axes->keys[k], err);
+    }
+    return err->code;
+}
+
+static mp_code check_entries(mp_arena *a, const mp_yaml *root, const char *name, mp_error *err)
+{
+    const mp_yaml *matrix = mp_yaml_get(root, "matrix"), *list = mp_yaml_get(matrix, name);
+    const bool add = !strcmp(name, "include"); /* exclude chooses by what is computed */
 
     if (!list || mp_yaml_is_null(list))
         return MP_OK;
@@ -33,9 +75,13 @@ static mp_code check_entries(mp_arena *a, const mp_yaml *matrix, const char *nam
         if (entry->kind != MP_YAML_MAP || !entry->count)
             return mp_yaml_fail(err, entry, "matrix.%s: found %s, expected a map of dotted keys",
                                 name, mp_yaml_describe(a, entry));
-        for (int k = 0; k < entry->count; k++)
-            if (mp_schema_check_dotted(entry->keys[k]->text, false, entry->keys[k], err))
+        for (int k = 0; k < entry->count; k++) {
+            if (mp_schema_check_dotted(entry->keys[k]->text, !add, entry->keys[k], err))
                 return err->code;
+            rename_key(a, root, entry->keys[k]);
+        }
+        if (check_overlap(entry, add ? matrix : NULL, err))
+            return err->code;
     }
     return MP_OK;
 }
@@ -45,16 +91,23 @@ static bool special(const mp_yaml *key)
     return !strcmp(key->text, "include") || !strcmp(key->text, "exclude");
 }
 
+/* Numbers by value, maps in any order, anything else by its text. */
 static bool equal(const mp_yaml *x, const mp_yaml *y)
 {
-    mp_text s = {0}, t = {0};
+    double p, q;
 
-    mp_yaml_write(&s, x);
-    mp_yaml_write(&t, y);
-    const bool same = s.length == t.length && !memcmp(s.data, t.data, s.length);
-    mp_text_free(&s);
-    mp_text_free(&t);
-    return same;
+    if (x->kind != y->kind || x->count != y->count)
+        return false;
+    if (x->kind == MP_YAML_SCALAR)
+        return !strcmp(x->text, y->text) ||
+               (mp_yaml_number(x, &p) && mp_yaml_number(y, &q) && p == q);
+    for (int i = 0; i < x->count; i++) {
+        const mp_yaml *other =
+            x->kind == MP_YAML_MAP ? mp_yaml_get(y, x->keys[i]->text) : y->items[i];
+        if (!other || !equal(x->items[i], other))
+            return false;
+    }
+    return true;
 }
 
 static int index_of(const mp_combination *c, const char *key)
@@ -131,30 +184,50 @@ static mp_combination merged(mp_arena *a, const mp_combination *c, const mp_yaml
     return out;
 }
 
-static void include(mp_arena *a, mp_matrix *m, const mp_yaml *list, int axes)
+void mp_matrix_include(mp_arena *a, mp_matrix *m)
 {
-    const int product = axes ? m->count : 0;
-    mp_combination *all = mp_arena_alloc(a, (size_t)m->count + (size_t)list->count, sizeof *all);
+    const int product = m->axes ? m->count : 0;
+    mp_combination *all;
 
-    memcpy(all, m->items, (size_t)m->count * sizeof *all);
+    if (!m->include || !m->include->count)
+        return;
+    all = mp_arena_alloc(a, (size_t)m->count + (size_t)m->include->count, sizeof *all);
+    memcpy(all, m->items, (size_t)product * sizeof *all);
     m->items = all;
     m->count = product;
-    for (int i = 0; i < list->count; i++) {
+    for (int i = 0; i < m->include->count; i++) {
+        const mp_yaml *entry = m->include->items[i];
         bool found = false;
         for (int k = 0; k < product; k++)
-            if (fits(&all[k], list->items[i], axes)) {
-                all[k] = merged(a, &all[k], list->items[i]);
+            if (fits(&all[k], entry, m->axes)) {
+                all[k] = merged(a, &all[k], entry);
                 found = true;
             }
         if (!found)
-            all[m->count++] = merged(a, &(mp_combination){0}, list->items[i]);
+            all[m->count++] = merged(a, &(mp_combination){0}, entry);
     }
 }
 
-mp_code mp_matrix_expand(mp_arena *a, const mp_yaml *root, mp_matrix *out, mp_error *err)
+bool mp_matrix_equals(const mp_combination *c, const mp_yaml *entry)
+{
+    for (int i = 0; i < entry->count; i++) {
+        const int at = index_of(c, entry->keys[i]->text);
+        if (at < 0 || !equal(c->values[at], entry->items[i]))
+            return false;
+    }
+    return true;
+}
+
+static const mp_yaml *list_of(const mp_yaml *matrix, const char *name)
+{
+    const mp_yaml *list = mp_yaml_get(matrix, name);
+
+    return list && list->kind == MP_YAML_LIST ? list : NULL;
+}
+
+mp_code mp_matrix_product(mp_arena *a, const mp_yaml *root, mp_matrix *out, mp_error *err)
 {
     const mp_yaml *matrix = mp_yaml_get(root, "matrix");
-    int axes = 0;
 
     *out = (mp_matrix){.items = mp_arena_alloc(a, 1, sizeof *out->items), .count = 1};
     if (!matrix || mp_yaml_is_null(matrix))
@@ -164,20 +237,20 @@ mp_code mp_matrix_expand(mp_arena *a, const mp_yaml *root, mp_matrix *out, mp_er
                             "matrix: found %s, expected a map from dotted keys to lists",
                             mp_yaml_describe(a, matrix));
     for (int i = 0; i < matrix->count; i++) {
-        const mp_yaml *key = matrix->keys[i];
+        mp_yaml *key = matrix->keys[i];
         if (special(key))
             continue;
-        if (check_axis(a, key, matrix->items[i], err) ||
-            multiply(a, out, key, matrix->items[i], err))
+        if (check_axis(a, key, matrix->items[i], err))
             return err->code;
-        axes++;
+        rename_key(a, root, key);
+        if (multiply(a, out, key, matrix->items[i], err))
+            return err->code;
+        out->axes++;
     }
-    if (check_entries(a, matrix, "include", err) || check_entries(a, matrix, "exclude", err))
+    if (check_overlap(matrix, NULL, err) || check_entries(a, root, "include", err) ||
+        check_entries(a, root, "exclude", err))
         return err->code;
-    const mp_yaml *list = mp_yaml_get(matrix, "include");
-    if (list && list->kind == MP_YAML_LIST)
-        include(a, out, list, axes);
-    list = mp_yaml_get(matrix, "exclude");
-    out->exclude = list && list->kind == MP_YAML_LIST ? list : NULL;
+    out->include = list_of(matrix, "include");
+    out->exclude = list_of(matrix, "exclude");
     return MP_OK;
 }

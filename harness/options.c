@@ -146,7 +146,7 @@ static bool parse_option(mp_arena *a, const mp_usage *u, int argc, char **argv, 
     }
     if (argument[n])
         return store(a, u, o, argument + n + 1, argc);
-    if (*i + 1 >= argc)
+    if (*i + 1 >= argc || !strncmp(argv[*i + 1], "--", 2)) /* --db --label x: it was forgotten */
         return wrong(
             u, mp_arena_printf(a, "--%s needs a value: --%s %s", o->name, o->name, o->meta), "");
     return store(a, u, o, argv[++*i], argc);

@@ -1,7 +1,12 @@
 #include "harness/record.h"
 
-#include <jansson.h>
+#include <limits.h>
 #include <string.h>
+
+#include <jansson.h>
+
+/* What a process can make its parent keep: far above any real generation. */
+enum { MAX_SAMPLES = 1 << 16, MAX_TENSORS = 1 << 14, MAX_WARNINGS = 1 << 16 };
 
 void mp_record_init(mp_record *r, mp_arena *a)
 {
@@ -35,6 +40,14 @@ static int64_t int_of(const json_t *event, const char *key, int64_t fallback)
     return json_is_integer(value) ? json_integer_value(value) : fallback;
 }
 
+/* A count or an index; the fallback also for what no int holds. */
+static int small_of(const json_t *event, const char *key, int fallback)
+{
+    const int64_t value = int_of(event, key, fallback);
+
+    return value < 0 || value >= INT_MAX ? fallback : (int)value;
+}
+
 static void *room_for(mp_record *r, void *items, int count, int *room, size_t size)
 {
     if (count < *room)
@@ -60,42 +73,68 @@ static void add_memory(mp_record *r, const char *stage, int64_t bytes)
         r->stages[i].activations = bytes;
 }
 
+/* Each stage of each repeat is told once: the database holds no second one. */
+static bool has_sample(const mp_record *r, const char *stage, int repeat)
+{
+    for (int i = r->sample_count - 1; i >= 0; i--)
+        if (r->samples[i].repeat == repeat && !strcmp(r->samples[i].stage, stage))
+            return true;
+    return false;
+}
+
 static void on_stage(mp_record *r, const json_t *event)
 {
     const json_t *seconds = json_object_get(event, "seconds");
     const char *name = text_of(r, event, "name");
     const int64_t bytes = int_of(event, "activations", -1);
+    const int64_t repeat = int_of(event, "repeat", 0); /* warm-ups are negative */
 
+    if (!*name || (seconds && (!json_is_number(seconds) || json_number_value(seconds) < 0)) ||
+        r->sample_count >= MAX_SAMPLES ||
+        (seconds &&
+         (repeat < -MAX_SAMPLES || repeat > MAX_SAMPLES || has_sample(r, name, (int)repeat)))) {
+        r->malformed++;
+        return;
+    }
     if (bytes >= 0)
         add_memory(r, name, bytes);
     if (!json_is_number(seconds))
         return;
     r->samples = room_for(r, r->samples, r->sample_count, &r->sample_room, sizeof *r->samples);
-    r->samples[r->sample_count++] = (mp_sample_row){.repeat = (int)int_of(event, "repeat", 0),
-                                                    .stage = name,
-                                                    .seconds = json_number_value(seconds)};
+    r->samples[r->sample_count++] = (mp_sample_row){
+        .repeat = (int)repeat, .stage = name, .seconds = json_number_value(seconds)};
+}
+
+/* [] is a scalar; false for what is no shape. */
+static bool read_shape(const json_t *shape, mp_captured *t)
+{
+    if (!json_is_array(shape) || json_array_size(shape) > MP_MAX_RANK)
+        return false;
+    t->rank = (int)json_array_size(shape);
+    for (int i = 0; i < t->rank; i++) {
+        t->dim[i] = json_integer_value(json_array_get(shape, (size_t)i));
+        if (t->dim[i] < 1)
+            return false;
+    }
+    return true;
 }
 
 static void on_tensor(mp_record *r, const json_t *event)
 {
-    const char *name = text_of(r, event, "name"), *sha256 = text_of(r, event, "sha256");
-    const mp_captured *first = mp_record_tensor(r, name);
-    const json_t *shape = json_object_get(event, "shape");
-    mp_captured t = {.name = name,
+    mp_captured t = {.name = text_of(r, event, "name"),
                      .offset = int_of(event, "offset", -1),
-                     .sha256 = sha256,
-                     .rank = (int)json_array_size(shape)};
+                     .sha256 = text_of(r, event, "sha256")};
+    const mp_captured *first = mp_record_tensor(r, t.name);
 
-    if (first) {
-        r->differing += strcmp(first->sha256, sha256) != 0;
-        return;
-    }
-    if (t.rank > MP_MAX_RANK || !mp_dtype_parse(text_of(r, event, "dtype"), &t.dtype)) {
+    if (!*t.name || !*t.sha256 || !read_shape(json_object_get(event, "shape"), &t) ||
+        !mp_dtype_parse(text_of(r, event, "dtype"), &t.dtype) || r->tensor_count >= MAX_TENSORS) {
         r->malformed++;
         return;
     }
-    for (int i = 0; i < t.rank; i++)
-        t.dim[i] = json_integer_value(json_array_get(shape, (size_t)i));
+    if (first) {
+        r->differing += strcmp(first->sha256, t.sha256) != 0;
+        return;
+    }
     r->tensors = room_for(r, r->tensors, r->tensor_count, &r->tensor_room, sizeof *r->tensors);
     r->tensors[r->tensor_count++] = t;
 }
@@ -103,7 +142,7 @@ static void on_tensor(mp_record *r, const json_t *event)
 static void on_place(mp_record *r, const json_t *event)
 {
     r->stage = text_of(r, event, "stage");
-    r->step = (int)int_of(event, "step", -1);
+    r->step = small_of(event, "step", -1);
     strncpy(r->error.module, text_of(r, event, "module"), sizeof r->error.module - 1);
     strncpy(r->error.op, text_of(r, event, "op"), sizeof r->error.op - 1);
 }
@@ -124,10 +163,20 @@ static void on_error(mp_record *r, const json_t *event)
 
 static void on_nonfinite(mp_record *r, const json_t *event)
 {
+    if (r->nonfinite || r->error.code)
+        return; /* the first place stays */
     r->nonfinite = true;
     r->nan = int_of(event, "nan", 0);
     r->inf = int_of(event, "inf", 0);
     on_place(r, event);
+}
+
+static void on_warning(mp_record *r, const char *text)
+{
+    if (r->warnings.length + strlen(text) > MAX_WARNINGS)
+        r->malformed++;
+    else
+        mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "", text);
 }
 
 static void on_event(mp_record *r, const json_t *event)
@@ -142,8 +191,7 @@ static void on_event(mp_record *r, const json_t *event)
         r->weights_mapped = int_of(event, "mapped", 0);
         r->weights_converted = int_of(event, "converted", 0);
     } else if (!strcmp(kind, "warning")) {
-        mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "",
-                       text_of(r, event, "text"));
+        on_warning(r, text_of(r, event, "text"));
     } else if (!strcmp(kind, "nonfinite")) {
         on_nonfinite(r, event);
     } else if (!strcmp(kind, "error")) {
@@ -151,9 +199,9 @@ static void on_event(mp_record *r, const json_t *event)
     } else if (!strcmp(kind, "done")) {
         r->done = true;
     } else if (!strcmp(kind, "step")) {
-        r->steps_done = (int)int_of(event, "step", 0) + 1;
-        r->steps = (int)int_of(event, "steps", 0);
-        r->repeat = (int)int_of(event, "repeat", 0);
+        r->steps_done = small_of(event, "step", -1) + 1;
+        r->steps = small_of(event, "steps", 0);
+        r->repeat = small_of(event, "repeat", 0);
     } else {
         r->malformed++;
     }

@@ -8,6 +8,7 @@
 #include "harness/scenario_rules.h"
 #include "harness/scenario_schema.h"
 #include "harness/scenario_values.h"
+#include "pipelines/common/file.h"
 
 enum { NAME_LENGTH = 80, DEFAULT_TIMEOUT = 3600, MAX_SETTINGS = 256 };
 
@@ -54,7 +55,7 @@ static mp_code read_pipeline(const mp_section *top, mp_scenario *out)
     } else if (!(out->pipeline = mp_pipeline_find(name))) {
         const char *near = mp_nearest(name, names, n);
         mp_yaml_fail(top->err, mp_yaml_key(top->map, "pipeline"),
-                     "unknown pipeline \"%.80s\"%s%s%s; this build has: %s", name,
+                     "unknown pipeline \"%s\"%s%s%s; this build has: %s", mp_plain(name).text,
                      near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
                      list.data);
     }
@@ -99,9 +100,9 @@ static mp_code check_quirk(const mp_yaml *item, const mp_pipeline_def *pipeline,
         mp_text_printf(&list, "%s%s", n ? ", " : "", pipeline->quirks[n]);
     }
     const char *near = mp_nearest(item->text, pipeline->quirks, n);
-    mp_yaml_fail(err, item, "unknown quirk '%.80s'%s%s%s; the pipeline %s has: %s", item->text,
-                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", pipeline->name,
-                 list.data ? list.data : "none");
+    mp_yaml_fail(err, item, "unknown quirk '%s'%s%s%s; the pipeline %s has: %s",
+                 mp_plain(item->text).text, near ? "; did you mean '" : "", near ? near : "",
+                 near ? "'?" : "", pipeline->name, list.data ? list.data : "none");
     mp_text_free(&list);
     return err->code;
 }
@@ -299,9 +300,7 @@ static mp_code read_values(mp_arena *a, const mp_yaml *root, mp_scenario *out, m
 
     mp_request *r = &out->request;
     mp_input *inputs = NULL;
-    const mp_section map = mp_section_open(a, root, "inputs", &(mp_error){0});
     const mp_yaml *node = mp_yaml_get(root, "inputs");
-    (void)map;
     if (!mp_yaml_is_null(node) && node->kind != MP_YAML_MAP)
         return mp_schema_wrong(a, root, "", "inputs", err);
     if (mp_scenario_inputs(a, node, root, out->pipeline, &inputs, err))
@@ -321,19 +320,46 @@ static mp_code read_values(mp_arena *a, const mp_yaml *root, mp_scenario *out, m
     return err->code;
 }
 
+/* A `when` that means nothing here is said before anything runs. */
+static mp_code check_expectations(mp_arena *a, const mp_scenario *s, mp_error *err)
+{
+    bool applies;
+
+    for (int i = 0; i < s->expect_count && !err->code; i++)
+        if (s->expect[i].when)
+            mp_scenario_matches(a, s, s->expect[i].when, &applies, err);
+    return err->code;
+}
+
+static mp_code check_tiling(const mp_scenario *s, mp_error *err)
+{
+    const mp_yaml *node = mp_yaml_get(s->root, "tiling");
+    const mp_yaml *stride = mp_yaml_key(node, "stride");
+    const mp_tiling *t = &s->request.tiling;
+
+    if (t->on && (t->stride_height > t->tile_height || t->stride_width > t->tile_width))
+        return mp_yaml_fail(err, stride ? stride : mp_yaml_key(s->root, "tiling"),
+                            "key 'tiling.stride': [%lld, %lld] is larger than the tile [%lld, "
+                            "%lld], so tiles would leave gaps; expected at most the tile",
+                            (long long)t->stride_height, (long long)t->stride_width,
+                            (long long)t->tile_height, (long long)t->tile_width);
+    return MP_OK;
+}
+
 /* Keys that are fine alone and mean nothing together. */
 static mp_code check_combinations(const mp_scenario *s, mp_error *err)
 {
-    static const char *const judged[] = {"latent_rel_l2", "image_rel_l2", "psnr_db", "ssim"};
+    static const char *const judged[] = {"latent_rel_l2", "image_rel_l2", "psnr_db", "ssim",
+                                         "seam"};
     const mp_yaml *budgets = mp_yaml_get(s->root, "budgets");
 
-    for (int i = 0; !s->reference && i < 4; i++)
-        if (mp_yaml_get(budgets, judged[i]))
+    for (size_t i = 0; !s->reference && i < sizeof judged / sizeof *judged; i++)
+        if (!mp_yaml_is_null(mp_yaml_get(budgets, judged[i])))
             return mp_yaml_fail(err, mp_yaml_key(budgets, judged[i]),
                                 "key 'budgets.%s' needs a reference, and 'reference' is off; give "
                                 "a dtype there, or drop the budget",
                                 judged[i]);
-    return MP_OK;
+    return check_tiling(s, err);
 }
 
 mp_code mp_scenario_build(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp_error *err)
@@ -341,7 +367,51 @@ mp_code mp_scenario_build(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp
     if (read_values(a, root, out, err) || mp_scenario_expect(a, root, out, err) ||
         mp_scenario_budgets(a, root, out, err))
         return err->code;
-    return check_combinations(out, err);
+    if (check_combinations(out, err))
+        return err->code;
+    return check_expectations(a, out, err);
+}
+
+/* The input that a dotted key means, under either of its names. */
+static const mp_input_field *input_of(const mp_yaml *root, const char *dotted)
+{
+    const mp_yaml *name = mp_yaml_get(root, "pipeline");
+    const mp_pipeline_def *p =
+        name && name->kind == MP_YAML_SCALAR ? mp_pipeline_find(name->text) : NULL;
+
+    if (!p || strncmp(dotted, "inputs.", 7))
+        return NULL;
+    for (int i = 0; i < p->input_count; i++)
+        if (!strcmp(p->inputs[i].name, dotted + 7) ||
+            (p->inputs[i].alias && !strcmp(p->inputs[i].alias, dotted + 7)))
+            return &p->inputs[i];
+    return NULL;
+}
+
+const char *mp_scenario_key(mp_arena *a, const mp_yaml *root, const char *dotted)
+{
+    const mp_input_field *f = input_of(root, dotted);
+
+    return f ? mp_arena_printf(a, "inputs.%s", mp_input_name(f)) : dotted;
+}
+
+bool mp_scenario_put(mp_arena *a, mp_yaml *root, const char *dotted, mp_yaml *value,
+                     const mp_yaml **found)
+{
+    const mp_input_field *f = input_of(root, dotted);
+
+    if (f) {
+        const bool by_name = mp_yaml_get(mp_yaml_get(root, "inputs"), f->name) != NULL;
+        dotted = mp_arena_printf(a, "inputs.%s", by_name ? f->name : mp_input_name(f));
+    }
+    return mp_yaml_put(a, root, dotted, value, found);
+}
+
+/* A checkpoint may be called by its folder's name alone, as cells do. */
+static bool names_checkpoint(const mp_scenario *s, const char *key, const mp_yaml *value)
+{
+    return !strcmp(key, "checkpoint") && value->kind == MP_YAML_SCALAR &&
+           !strcmp(value->text, mp_scenario_setting(s, "checkpoint"));
 }
 
 mp_code mp_scenario_matches(mp_arena *a, const mp_scenario *s, const mp_yaml *when, bool *out,
@@ -351,18 +421,14 @@ mp_code mp_scenario_matches(mp_arena *a, const mp_scenario *s, const mp_yaml *wh
     mp_scenario other;
 
     *out = false;
-    for (int i = 0; i < when->count; i++) {
-        const mp_yaml *key = when->keys[i], *found = NULL;
-        if (mp_schema_check_dotted(key->text, true, key, err))
+    for (int i = 0; i < when->count; i++)
+        if (mp_schema_check_dotted(when->keys[i]->text, true, when->keys[i], err))
             return err->code;
-        const char *name = key->text;
-        char room[256];
-        name = setting_name(s, name, room, sizeof room);
-        if (strcmp(name, key->text) && !mp_yaml_at(root, key->text))
-            ; /* the scenario says steps, this says num_inference_steps, or nothing at all */
-        else
-            name = key->text;
-        if (!mp_yaml_put(a, root, name, mp_yaml_copy(a, when->items[i]), &found))
+    for (int i = 0; i < when->count; i++) {
+        const mp_yaml *found = NULL;
+        if (names_checkpoint(s, when->keys[i]->text, when->items[i]))
+            continue;
+        if (!mp_scenario_put(a, root, when->keys[i]->text, mp_yaml_copy(a, when->items[i]), &found))
             return MP_OK; /* tiling.tile where tiling is off: no match */
     }
     if (read_values(a, root, &other, err))

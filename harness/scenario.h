@@ -50,6 +50,12 @@ const char *mp_scenario_setting(const mp_scenario *s, const char *key);
 /* The same also for a key that stands above settings: precision.components gives
  * "text_encoder:bf16+vae:bf16", or "none".  NULL for a key that is no setting at all. */
 const char *mp_scenario_value(mp_arena *a, const mp_scenario *s, const char *key);
+/* The one name that a dotted key has in settings and ids: "inputs.num_inference_steps" is
+ * "inputs.steps".  root: the scenario's map, which names the pipeline. */
+const char *mp_scenario_key(mp_arena *a, const mp_yaml *root, const char *dotted);
+/* mp_yaml_put, where an input takes the place that it has under either of its names. */
+bool mp_scenario_put(mp_arena *a, mp_yaml *root, const char *dotted, mp_yaml *value,
+                     const mp_yaml **found);
 /* True when both compute the same: equal pipelines, checkpoints and settings. */
 bool mp_scenario_same(const mp_scenario *a, const mp_scenario *b);
 /* Whether putting these values (a map of dotted keys) into the scenario changes nothing: how

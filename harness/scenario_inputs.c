@@ -1,7 +1,11 @@
 #include "harness/scenario_inputs.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "pipelines/common/file.h"
 
 const char *mp_input_name(const mp_input_field *field)
 {
@@ -121,9 +125,9 @@ static mp_code check_keys(const mp_yaml *map, const mp_pipeline_def *p, mp_error
         for (int i = 0; i < p->input_count; i++)
             mp_text_printf(&list, "%s%s", i ? ", " : "", mp_input_name(&p->inputs[i]));
         mp_yaml_fail(err, map->keys[k],
-                     "unknown key '%.80s' in inputs%s%s%s; the pipeline %s takes: %s",
-                     map->keys[k]->text, near ? "; did you mean '" : "", near ? near : "",
-                     near ? "'?" : "", p->name, list.data);
+                     "unknown key '%s' in inputs%s%s%s; the pipeline %s takes: %s",
+                     mp_plain(map->keys[k]->text).text, near ? "; did you mean '" : "",
+                     near ? near : "", near ? "'?" : "", p->name, list.data);
         mp_text_free(&list);
         return err->code;
     }
@@ -174,6 +178,19 @@ mp_code mp_scenario_inputs(mp_arena *a, const mp_yaml *map, const mp_yaml *at,
     return err->code;
 }
 
+/* The shortest text that reads back as the same number. */
+static const char *number_text(mp_arena *a, double value)
+{
+    char text[32];
+
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    return mp_arena_strdup(a, text);
+}
+
 static const char *list_text(mp_arena *a, const char *const *list)
 {
     mp_text t = {0};
@@ -194,7 +211,7 @@ const char *mp_input_text(mp_arena *a, const mp_input *input)
     case MP_INPUT_INT:
         return mp_arena_printf(a, "%.0f", input->number);
     case MP_INPUT_NUMBER:
-        return mp_arena_printf(a, "%.17g", input->number);
+        return number_text(a, input->number);
     case MP_INPUT_BOOL:
         return input->number ? "true" : "false";
     case MP_INPUT_STRINGS:

@@ -4,6 +4,7 @@
 
 #include "harness/scenario_schema.h"
 #include "harness/scenario_values.h"
+#include "pipelines/common/file.h"
 
 static mp_code unknown_component(const mp_yaml *key, const char *section,
                                  const mp_pipeline_def *pipeline, mp_error *err)
@@ -14,10 +15,10 @@ static mp_code unknown_component(const mp_yaml *key, const char *section,
     for (; pipeline->components[n]; n++)
         mp_text_printf(&list, "%s%s", n ? ", " : "", pipeline->components[n]);
     const char *near = mp_nearest(key->text, pipeline->components, n);
-    mp_yaml_fail(err, key,
-                 "unknown component '%.80s' in precision.%s%s%s%s; the pipeline %s has: %s",
-                 key->text, section, near ? "; did you mean '" : "", near ? near : "",
-                 near ? "'?" : "", pipeline->name, list.data ? list.data : "none");
+    mp_yaml_fail(err, key, "unknown component '%s' in precision.%s%s%s%s; the pipeline %s has: %s",
+                 mp_plain(key->text).text, section, near ? "; did you mean '" : "",
+                 near ? near : "", near ? "'?" : "", pipeline->name,
+                 list.data ? list.data : "none");
     mp_text_free(&list);
     return err->code;
 }
@@ -28,6 +29,28 @@ static bool has_component(const mp_pipeline_def *pipeline, const char *name)
         if (!strcmp(*c, name))
             return true;
     return false;
+}
+
+/* "text_encoder:bf16+vae:fp32", as cells spell it in their ids, as a map; NULL for other text. */
+static mp_yaml *read_short_form(mp_arena *a, const mp_yaml *node)
+{
+    mp_yaml *map = mp_arena_alloc(a, 1, sizeof *map);
+    const mp_yaml *found;
+
+    *map = (mp_yaml){
+        .kind = MP_YAML_MAP, .file = node->file, .line = node->line, .column = node->column};
+    for (const char *s = node->text; *s;) {
+        const size_t length = strcspn(s, "+"), name = strcspn(s, ":.+");
+        if (s[name] != ':' || !name || name + 1 >= length)
+            return NULL;
+        const char *component = mp_arena_strndup(a, s, name);
+        mp_yaml *dtype = mp_yaml_copy(a, node);
+        dtype->text = mp_arena_strndup(a, s + name + 1, length - name - 1);
+        if (mp_yaml_get(map, component) || !mp_yaml_put(a, map, component, dtype, &found))
+            return NULL;
+        s += length + (s[length] == '+');
+    }
+    return map->count ? map : NULL;
 }
 
 /* precision.components or precision.storage, in the pipeline's order so that two spellings are one.
@@ -42,7 +65,9 @@ static mp_code read_components(mp_arena *a, const mp_section *s, const char *nam
     *count = 0;
     if (s->err->code || mp_yaml_off(map))
         return s->err->code;
-    if (map->kind != MP_YAML_MAP)
+    if (map->kind == MP_YAML_SCALAR)
+        map = read_short_form(a, map);
+    if (!map || map->kind != MP_YAML_MAP)
         return mp_schema_wrong(a, s->map, "precision", name, s->err);
     for (int i = 0; i < map->count; i++)
         if (!has_component(pipeline, map->keys[i]->text))
@@ -50,7 +75,7 @@ static mp_code read_components(mp_arena *a, const mp_section *s, const char *nam
     *out = list = mp_arena_alloc(a, (size_t)map->count, sizeof *list);
     for (const char *const *c = pipeline->components; *c; c++) {
         const mp_yaml *node = mp_yaml_get(map, *c);
-        if (!node)
+        if (!node || node->kind == MP_YAML_NULL)
             continue;
         const char *key = mp_arena_printf(a, "precision.%s.%s", name, *c);
         list[*count].component = *c;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "pipelines/common/file.h"
+
 #define DTYPE "a dtype: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2"
 #define LIMIT "a number, 0 or larger"
 
@@ -89,7 +91,7 @@ static mp_code unknown(const mp_yaml *at, const char *section, const char *name,
 
     for (int i = 0; i < n; i++)
         mp_text_printf(&list, "%s%s", i ? ", " : "", names[i]);
-    mp_yaml_fail(err, at, "unknown key '%.80s'%s%s%s%s%s; expected one of: %s", name,
+    mp_yaml_fail(err, at, "unknown key '%s'%s%s%s%s%s; expected one of: %s", mp_plain(name).text,
                  *section ? " in " : "", section, near ? "; did you mean '" : "", near ? near : "",
                  near ? "'?" : "", list.data ? list.data : "none");
     mp_text_free(&list);
@@ -104,13 +106,23 @@ mp_code mp_schema_check(const mp_yaml *map, const char *section, mp_error *err)
     return err->code;
 }
 
+bool mp_schema_result(const char *dotted)
+{
+    const size_t n = strcspn(dotted, ".");
+
+    for (int i = 0; i < KEYS; i++)
+        if (!*keys[i].section && !strncmp(keys[i].name, dotted, n) && !keys[i].name[n])
+            return keys[i].result;
+    return false;
+}
+
 mp_code mp_schema_check_dotted(const char *dotted, bool result, const mp_yaml *at, mp_error *err)
 {
     char head[128], inner[128];
     const size_t n = strcspn(dotted, "."), m = dotted[n] ? strcspn(dotted + n + 1, ".") : 0;
 
     if (n >= sizeof head || m >= sizeof inner)
-        return mp_yaml_fail(err, at, "unknown key '%.80s'", dotted);
+        return mp_yaml_fail(err, at, "unknown key '%s'", mp_plain(dotted).text);
     memcpy(head, dotted, n);
     head[n] = '\0';
     memcpy(inner, dotted + n + (m > 0), m);
@@ -130,8 +142,8 @@ mp_code mp_schema_check_dotted(const char *dotted, bool result, const mp_yaml *a
         return MP_OK;
     const char *names[KEYS];
     if (names_of(head, names) == 0)
-        return mp_yaml_fail(err, at, "'%s' has no keys below it, so '%.80s' means nothing", head,
-                            dotted);
+        return mp_yaml_fail(err, at, "'%s' has no keys below it, so '%s' means nothing", head,
+                            mp_plain(dotted).text);
     return mp_schema_find(head, inner) ? MP_OK : unknown(at, head, inner, err);
 }
 

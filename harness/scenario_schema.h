@@ -22,6 +22,8 @@ mp_code mp_schema_check(const mp_yaml *map, const char *section, mp_error *err);
 /* A dotted key of the whole scenario, as --set, --only, `when` and the matrix take it; at is where
  * it was written.  With `result`, keys that change nothing in the computation are refused. */
 mp_code mp_schema_check_dotted(const char *dotted, bool result, const mp_yaml *at, mp_error *err);
+/* Whether the key that a dotted one begins with is part of what is computed. */
+bool mp_schema_result(const char *dotted);
 /* "key 'repeat': found "x", expected an integer ..." */
 mp_code mp_schema_wrong(mp_arena *a, const mp_yaml *map, const char *section, const char *name,
                         mp_error *err);

@@ -216,7 +216,8 @@ static bool read_short_form(const char *text, mp_tiling *out)
     long long v[4];
     int end = 0;
 
-    if (sscanf(text, "%5lldx%5lld+%5lldx%5lld%n", &v[0], &v[1], &v[2], &v[3], &end) != 4 ||
+    if (strspn(text, "0123456789x+") != strlen(text) || strstr(text, "++") ||
+        sscanf(text, "%5lldx%5lld+%5lldx%5lld%n", &v[0], &v[1], &v[2], &v[3], &end) != 4 ||
         text[end])
         return false;
     for (int i = 0; i < 4; i++)
@@ -243,12 +244,6 @@ mp_code mp_value_tiling(mp_arena *a, const mp_yaml *root, mp_tiling *out, mp_err
         return mp_schema_wrong(a, node, "tiling", "tile", err);
     if (!read_pair(mp_yaml_get(node, "stride"), &out->stride_height, &out->stride_width))
         return mp_schema_wrong(a, node, "tiling", "stride", err);
-    if (out->stride_height > out->tile_height || out->stride_width > out->tile_width)
-        return mp_yaml_fail(err, mp_yaml_key(node, "stride"),
-                            "key 'tiling.stride': [%lld, %lld] is larger than the tile [%lld, "
-                            "%lld], so tiles would leave gaps; expected at most the tile",
-                            (long long)out->stride_height, (long long)out->stride_width,
-                            (long long)out->tile_height, (long long)out->tile_width);
     out->on = true;
     return MP_OK;
 }

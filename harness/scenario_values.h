@@ -31,7 +31,8 @@ bool mp_yaml_off(const mp_yaml *node);
 /* A dtype, or a message at `at` that lists the dtypes. */
 mp_code mp_value_dtype(mp_arena *a, const mp_yaml *node, const mp_yaml *at, const char *key,
                        mp_dtype *out, mp_error *err);
-/* `off`, {tile: [H, W], stride: [H, W]}, or the short form 32x32+28x28. */
+/* `off`, {tile: [H, W], stride: [H, W]}, or the short form 32x32+28x28.  Whether the two fit each
+ * other is not asked. */
 mp_code mp_value_tiling(mp_arena *a, const mp_yaml *root, mp_tiling *out, mp_error *err);
 /* "32x32+28x28" or "off" */
 const char *mp_tiling_text(mp_arena *a, const mp_tiling *t);

@@ -1,6 +1,7 @@
 #include "harness/yaml_node.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +9,10 @@
 
 #include <yaml.h>
 
+#include "pipelines/common/file.h"
+
 /* Limits on what a scenario may be: far above any real one. */
-enum { MAX_BYTES = 1 << 20, MAX_NODES = 100000, MAX_DEPTH = 64 };
+enum { MAX_BYTES = 1 << 20, MAX_NODES = 100000, MAX_DEPTH = 64, MAX_KEYS = 1000 };
 
 typedef struct reader {
     mp_arena *arena;
@@ -19,7 +22,51 @@ typedef struct reader {
     mp_error *err;
 } reader;
 
+/* ---- characters ----------------------------------------------------------------------------- */
+
+/* The character at s, U+FFFD for bytes that are no UTF-8; *n is their number. */
+static unsigned decode(const char *s, int *n)
+{
+    const unsigned char *const b = (const unsigned char *)s;
+    const int length = *b < 0x80 ? 1 : *b < 0xc2 ? 0 : *b < 0xe0 ? 2 : *b < 0xf0 ? 3 : 4;
+    unsigned c = length == 1 ? *b : *b & (0x7fu >> length);
+
+    *n = 1;
+    for (int i = 1; i < length; i++) {
+        if ((b[i] & 0xc0) != 0x80)
+            return 0xfffd;
+        c = c << 6 | (b[i] & 0x3f);
+    }
+    if (!length || (length == 3 && c < 0x800) || (c >= 0xd800 && c < 0xe000) ||
+        (length == 4 && (c < 0x10000 || c > 0x10ffff)))
+        return 0xfffd;
+    *n = length;
+    return c;
+}
+
+static bool valid_utf8(const char *text)
+{
+    int n;
+
+    for (const char *s = text; *s; s += n)
+        if (decode(s, &n) == 0xfffd && n == 1)
+            return false;
+    return true;
+}
+
 /* ---- messages ------------------------------------------------------------------------------- */
+
+/* What is quoted from a file must not steer the terminal. */
+static void hide_controls(char *text)
+{
+    int n;
+
+    for (char *s = text; *s; s += n) {
+        const unsigned c = decode(s, &n);
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c == 0xfffd && n == 1))
+            memset(s, '?', (size_t)n);
+    }
+}
 
 mp_code mp_yaml_fail(mp_error *err, const mp_yaml *at, const char *format, ...)
 {
@@ -29,6 +76,7 @@ mp_code mp_yaml_fail(mp_error *err, const mp_yaml *at, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    hide_controls(text);
     if (!at || !at->line)
         return mp_error_set(err, MP_EUSAGE, "%s: %s", at ? at->file : "scenario", text);
     return mp_error_set(err, MP_EUSAGE, "%s:%d:%d: %s", at->file, at->line, at->column, text);
@@ -48,7 +96,11 @@ const char *mp_yaml_describe(mp_arena *a, const mp_yaml *node)
     case MP_YAML_SCALAR:
         break;
     }
-    return mp_arena_printf(a, "\"%.80s\"", node->text);
+    double number;
+    const mp_yaml plain = {.kind = MP_YAML_SCALAR, .text = node->text};
+    const bool looks_otherwise = node->quoted && mp_yaml_number(&plain, &number);
+    return mp_arena_printf(a, "%s\"%s\"%s", looks_otherwise ? "the text " : "",
+                           mp_plain(node->text).text, looks_otherwise ? " in quotes" : "");
 }
 
 /* Edits (insert, delete, replace, swap of neighbours) between two short words. */
@@ -59,7 +111,7 @@ static int edit_distance(const char *a, const char *b)
     const int n = (int)strlen(a), m = (int)strlen(b);
 
     if (n > LONGEST || m > LONGEST)
-        return LONGEST;
+        return INT_MAX;
     for (int j = 0; j <= m; j++)
         row[0][j] = j;
     for (int i = 1; i <= n; i++) {
@@ -119,16 +171,20 @@ static const char *expand_one(reader *r, const mp_yaml *node, const char *p, mp_
     while (name_char(*end))
         end++;
     const bool has_default = end[0] == ':' && end[1] == '-';
-    const char *close = strchr(end, '}');
-    if (end == name || !close || (*end != '}' && !has_default)) {
+    const char *close = strchr(end, '}'), *inner = strstr(end, "${");
+    if (end == name || !close || (*end != '}' && !has_default) || (inner && inner < close)) {
         mp_yaml_fail(r->err, node,
-                     "\"%.40s\" is no variable; write ${NAME} or ${NAME:-default}, and $${ for the "
+                     "\"%s\" is no variable; write ${NAME} or ${NAME:-default}, and $${ for the "
                      "characters themselves",
-                     p);
+                     mp_plain(p).text);
         return NULL;
     }
     const char *variable = mp_arena_strndup(r->arena, name, (size_t)(end - name));
     const char *value = getenv(variable);
+    if (value && !valid_utf8(value)) {
+        mp_yaml_fail(r->err, node, "the environment variable %s is not UTF-8", variable);
+        return NULL;
+    }
     if (value && (*value || !has_default))
         mp_text_add(out, value);
     else if (has_default)
@@ -170,7 +226,7 @@ static mp_yaml *read_scalar(reader *r, const yaml_node_t *from)
     n->text = mp_arena_strndup(r->arena, (const char *)from->data.scalar.value, length);
     n->quoted = from->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
     if (strlen(n->text) != length) {
-        mp_yaml_fail(r->err, n, "a text with a zero byte in it");
+        mp_yaml_fail(r->err, n, "a text with a zero byte in it; expected one without");
         return n;
     }
     n->text = expand(r, n, n->text);
@@ -192,14 +248,18 @@ static void add_pair(reader *r, mp_yaml *map, const yaml_node_pair_t *pair, int 
     mp_yaml *key = new_node(r, from, MP_YAML_SCALAR);
     key->text =
         mp_arena_strndup(r->arena, (const char *)from->data.scalar.value, from->data.scalar.length);
+    if (strlen(key->text) != from->data.scalar.length) {
+        mp_yaml_fail(r->err, key, "a key with a zero byte in it; expected a plain word");
+        return;
+    }
     if (!strcmp(key->text, "<<")) {
         mp_yaml_fail(r->err, key, "merge keys (<<) are not supported; write the keys out");
         return;
     }
     const mp_yaml *first = mp_yaml_key(map, key->text);
     if (first) {
-        mp_yaml_fail(r->err, key, "the key '%.60s' is here a second time; the first is on line %d",
-                     key->text, first->line);
+        mp_yaml_fail(r->err, key, "the key '%s' is here a second time; the first is on line %d",
+                     mp_plain(key->text).text, first->line);
         return;
     }
     map->keys[map->count] = key;
@@ -214,6 +274,10 @@ static mp_yaml *read_map(reader *r, const yaml_node_t *from, int depth)
     const yaml_node_pair_t *const start = from->data.mapping.pairs.start;
     const size_t count = (size_t)(from->data.mapping.pairs.top - start);
 
+    if (count > MAX_KEYS) {
+        mp_yaml_fail(r->err, n, "a map of %zu keys; expected at most %d", count, (int)MAX_KEYS);
+        return n;
+    }
     n->keys = mp_arena_alloc(r->arena, count, sizeof *n->keys);
     n->items = mp_arena_alloc(r->arena, count, sizeof *n->items);
     for (size_t i = 0; i < count && !r->err->code; i++)
@@ -235,6 +299,15 @@ static mp_yaml *read_list(reader *r, const yaml_node_t *from, int depth)
     return n;
 }
 
+/* Tags that change nothing: those that a node without a tag has. */
+static bool plain_tag(const yaml_node_t *from)
+{
+    const char *const tag = (const char *)from->tag;
+
+    return !tag || !strcmp(tag, YAML_STR_TAG) || !strcmp(tag, YAML_SEQ_TAG) ||
+           !strcmp(tag, YAML_MAP_TAG);
+}
+
 static mp_yaml *read_node(reader *r, int id, int depth)
 {
     const yaml_node_t *from = yaml_document_get_node(r->document, id);
@@ -248,9 +321,15 @@ static mp_yaml *read_node(reader *r, int id, int depth)
         mp_yaml_fail(r->err, &here, "nested deeper than %d levels", MAX_DEPTH);
         return NULL;
     }
+    if (!plain_tag(from)) {
+        mp_yaml_fail(r->err, &here, "the tag \"%s\" is not supported; write the value without it",
+                     mp_plain((const char *)from->tag).text);
+        return NULL;
+    }
     if (++r->nodes > MAX_NODES) {
         mp_yaml_fail(r->err, &here,
-                     "more than %d values, aliases counted as often as they are used", MAX_NODES);
+                     "more than %d values, aliases counted as often as they are used",
+                     (int)MAX_NODES);
         return NULL;
     }
     if (from->type == YAML_SCALAR_NODE)
@@ -258,27 +337,80 @@ static mp_yaml *read_node(reader *r, int id, int depth)
     return from->type == YAML_MAPPING_NODE ? read_map(r, from, depth) : read_list(r, from, depth);
 }
 
-static mp_code parser_error(const yaml_parser_t *p, const char *name, mp_error *err)
+/* libyaml gives the place of a byte that it cannot read as an offset only. */
+static void place_of(const char *text, size_t offset, size_t *line, size_t *column)
 {
-    return mp_error_set(err, MP_EUSAGE, "%s:%zu:%zu: this is no YAML: %s%s%s", name,
-                        p->problem_mark.line + 1, p->problem_mark.column + 1,
-                        p->problem ? p->problem : "unknown problem", p->context ? ", " : "",
-                        p->context ? p->context : "");
+    *line = *column = 0;
+    for (size_t i = 0; i < offset; i++) {
+        *column = text[i] == '\n' ? 0 : *column + (((unsigned char)text[i] & 0xc0) != 0x80);
+        *line += text[i] == '\n';
+    }
+}
+
+static mp_code parser_error(const yaml_parser_t *p, const char *name, const char *text,
+                            size_t length, mp_error *err)
+{
+    size_t line = p->problem_mark.line, column = p->problem_mark.column;
+
+    if (p->error == YAML_MEMORY_ERROR)
+        return mp_error_set(err, MP_ENOMEM, "%s: no memory for the YAML parser", name);
+    if (p->error == YAML_READER_ERROR)
+        place_of(text, p->problem_offset < length ? p->problem_offset : length, &line, &column);
+    return mp_error_set(err, MP_EUSAGE, "%s:%zu:%zu: this is no YAML: %s%s%s", name, line + 1,
+                        column + 1, p->problem ? p->problem : "unknown problem",
+                        p->context ? ", " : "", p->context ? p->context : "");
 }
 
 /* More than one document is an error: the second would be lost. */
-static mp_code check_end(yaml_parser_t *parser, const char *name, mp_error *err)
+static mp_code check_end(yaml_parser_t *parser, const char *name, const char *text, size_t length,
+                         mp_error *err)
 {
     yaml_document_t more;
 
     if (!yaml_parser_load(parser, &more))
-        return parser_error(parser, name, err);
+        return parser_error(parser, name, text, length, err);
     const yaml_node_t *root = yaml_document_get_root_node(&more);
     if (root)
         mp_error_set(err, MP_EUSAGE,
                      "%s:%zu:1: a second YAML document begins here; one file is one scenario", name,
                      root->start_mark.line + 1);
     yaml_document_delete(&more);
+    return err->code;
+}
+
+/* What nests too deep or is too much, before libyaml makes a document of it: that takes time that
+ * grows with the square of the depth. */
+static mp_code check_events(const char *name, const char *text, size_t length, mp_error *err)
+{
+    yaml_parser_t parser;
+    bool end = false;
+    int depth = 0, nodes = 0;
+
+    if (!yaml_parser_initialize(&parser))
+        return mp_error_set(err, MP_ENOMEM, "%s: no memory for the YAML parser", name);
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
+    while (!end && !err->code) {
+        yaml_event_t event;
+        if (!yaml_parser_parse(&parser, &event)) {
+            parser_error(&parser, name, text, length, err);
+            break;
+        }
+        const mp_yaml at = {.file = name,
+                            .line = (int)event.start_mark.line + 1,
+                            .column = (int)event.start_mark.column + 1};
+        const bool opens =
+            event.type == YAML_SEQUENCE_START_EVENT || event.type == YAML_MAPPING_START_EVENT;
+        depth += opens;
+        depth -= event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT;
+        nodes += opens || event.type == YAML_SCALAR_EVENT || event.type == YAML_ALIAS_EVENT;
+        end = event.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+        if (depth > MAX_DEPTH)
+            mp_yaml_fail(err, &at, "nested deeper than %d levels", (int)MAX_DEPTH);
+        else if (nodes > 2 * MAX_NODES) /* keys count here */
+            mp_yaml_fail(err, &at, "more than %d values", (int)MAX_NODES);
+    }
+    yaml_parser_delete(&parser);
     return err->code;
 }
 
@@ -291,24 +423,26 @@ mp_code mp_yaml_parse(mp_arena *a, const char *name, const char *text, size_t le
     reader r = {.arena = a, .document = &document, .err = err ? err : &own};
 
     *out = NULL;
-    if (r.err->code)
+    if (r.err->code || check_events(name, text, length, r.err))
         return r.err->code;
     r.file = mp_arena_strdup(a, name);
     if (!yaml_parser_initialize(&parser))
         return mp_error_set(r.err, MP_ENOMEM, "%s: no memory for the YAML parser", name);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
     if (!yaml_parser_load(&parser, &document)) {
-        parser_error(&parser, name, r.err);
+        parser_error(&parser, name, text, length, r.err);
         yaml_parser_delete(&parser);
         return r.err->code;
     }
     if (yaml_document_get_root_node(&document)) {
         *out = read_node(&r, 1, 0);
         if (!r.err->code)
-            check_end(&parser, name, r.err);
+            check_end(&parser, name, text, length, r.err);
     } else {
-        mp_error_set(r.err, MP_EUSAGE, "%s:1:1: the file is empty", name);
+        mp_error_set(r.err, MP_EUSAGE, "%s:1:1: there is no value here", name);
     }
+    if (r.err->code)
+        *out = NULL;
     yaml_document_delete(&document);
     yaml_parser_delete(&parser);
     return r.err->code;
@@ -459,25 +593,48 @@ mp_yaml *mp_yaml_at(mp_yaml *map, const char *dotted)
 
 /* ---- writing and scalars -------------------------------------------------------------------- */
 
+/* One character inside double quotes.  libyaml takes no control characters as they are, and folds
+ * line breaks, of which it knows five. */
+static void write_char(mp_text *t, const char *s, int n, unsigned c)
+{
+    if (c == '"' || c == '\\')
+        mp_text_printf(t, "\\%c", (char)c);
+    else if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+        mp_text_printf(t, "\\x%02x", c);
+    else if (c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff)
+        mp_text_printf(t, "\\u%04x", c);
+    else if (c == '$' && s[1] == '{')
+        mp_text_add(t, "$$"); /* it was meant as it stands: no variable */
+    else
+        mp_text_add_n(t, s, (size_t)n);
+}
+
+/* Letters that mean nothing to YAML, wherever they stand. */
+static bool is_plain(const char *s)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "_-+./()$;^~ ";
+    const size_t n = strlen(s);
+
+    return n && strspn(s, letters) == n && !strchr("-.~ ", s[0]) && s[n - 1] != ' ';
+}
+
 /* Plain when it reads back as the same text in flow style; else double quotes. */
 static void write_scalar(mp_text *t, const mp_yaml *node)
 {
     const char *s = node->text;
-    const bool plain = *s && !node->quoted && !strpbrk(s, ",[]{}:#&*!|>'\"%@`\n\t") &&
-                       s[0] != ' ' && s[strlen(s) - 1] != ' ' && s[0] != '-' && s[0] != '?';
+    double number;
+    int n;
 
-    if (plain || (!node->quoted && strspn(s, "-+.0123456789eE") == strlen(s) && *s)) {
+    if (!node->quoted && (is_plain(s) || mp_yaml_number(node, &number))) {
         mp_text_add(t, s);
         return;
     }
     mp_text_add(t, "\"");
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\')
-            mp_text_printf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            mp_text_printf(t, "\\x%02x", (unsigned char)*s);
-        else
-            mp_text_add_n(t, s, 1);
+    for (; *s; s += n) {
+        const unsigned c = decode(s, &n);
+        write_char(t, s, n, c);
+    }
     mp_text_add(t, "\"");
 }
 
@@ -511,7 +668,7 @@ bool mp_yaml_number(const mp_yaml *node, double *out)
         return false;
     char *end;
     const double value = strtod(s, &end);
-    if (*end || !isfinite(value))
+    if (end == s || *end || !isfinite(value))
         return false;
     *out = value;
     return true;

@@ -2,7 +2,8 @@
  *
  * Stricter than YAML: one document, keys are scalars and occur once, no merge keys.  Aliases are
  * expanded, with a limit on the nodes that come of it, so that a small file cannot become a huge
- * tree.  ${VAR} and ${VAR:-default} are replaced in values; $${ stands for a plain ${. */
+ * tree.  Tags are refused.  ${VAR} and ${VAR:-default} are replaced in values; $${ stands for a
+ * plain ${. */
 #ifndef MP_HARNESS_YAML_NODE_H
 #define MP_HARNESS_YAML_NODE_H
 
@@ -42,14 +43,15 @@ mp_yaml *mp_yaml_at(mp_yaml *map, const char *dotted);
 
 /* In flow style on one line: "{tile: [32, 32], stride: [28, 28]}". */
 void mp_yaml_write(mp_text *t, const mp_yaml *node);
-/* "a list", "the text 'fox'", "nothing": what a message says was found. */
+/* "a list of 3", "\"fox\"", "nothing": what a message says was found, fit for a terminal. */
 const char *mp_yaml_describe(mp_arena *a, const mp_yaml *node);
 
 /* Sets err to "FILE:LINE:COLUMN: text". */
 mp_code mp_yaml_fail(mp_error *err, const mp_yaml *at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Typed scalars as YAML 1.2's core schema reads them; false when it is something else. */
+/* Typed scalars as YAML 1.2's core schema reads them, numbers decimal and finite only; false when
+ * it is something else. */
 bool mp_yaml_number(const mp_yaml *node, double *out);
 bool mp_yaml_bool(const mp_yaml *node, bool *out);
 bool mp_yaml_is_null(const mp_yaml *node);

@@ -46,6 +46,17 @@ static overall *overall_of(comparison *c, const char *metric, mp_error *err)
     return o;
 }
 
+/* b / a, where that says something; else NaN. */
+static double ratio(double a, double b)
+{
+    return a > 0 && b > 0 && isfinite(a) && isfinite(b) ? b / a : NAN;
+}
+
+static double geometric_mean(const overall *o)
+{
+    return o->ratios ? exp(o->log_sum / o->ratios) : NAN;
+}
+
 static mp_code tally(comparison *c, const mp_judgements *j, mp_error *err)
 {
     c->outcomes[j->outcome]++;
@@ -53,6 +64,8 @@ static mp_code tally(comparison *c, const mp_judgements *j, mp_error *err)
         c->count[j->outcome]++;
     else if (strcmp(j->status_a, "ok"))
         c->failing_both++;
+    else if (!j->count && !c->options->metric)
+        c->count[MP_INCOMPARABLE]++; /* both are fine, and nothing was measured on both */
     for (int i = 0; i < j->count; i++) {
         const mp_judgement *m = &j->items[i];
         overall *o = overall_of(c, m->metric, err);
@@ -60,8 +73,9 @@ static mp_code tally(comparison *c, const mp_judgements *j, mp_error *err)
             return err->code;
         o->count[m->verdict]++;
         c->count[m->verdict]++;
-        if (m->a > 0 && m->b > 0 && isfinite(m->a) && isfinite(m->b)) {
-            o->log_sum += log(m->b / m->a);
+        const double r = ratio(m->a, m->b);
+        if (r > 0) {
+            o->log_sum += log(r);
             o->ratios++;
         }
     }
@@ -91,68 +105,102 @@ static mp_code judge_all(comparison *c, mp_error *err)
 
 /* ---- names ---------------------------------------------------------------------------------- */
 
-/* Whether the setting differs among the scenario's pairs, so that it must be told. */
-static bool varies(const comparison *c, int first, int end, const char *key)
+/* Consecutive pairs of one scenario, and the keys by which they are told apart. */
+enum { MAX_KEYS = 32, NAME = 400 };
+typedef struct group {
+    int first, end;
+    const char *keys[MAX_KEYS];
+    int key_count;
+} group;
+
+static void add_key(const comparison *c, group *g, const char *key)
+{
+    if (mp_selection_has_key(&c->selection, key) || g->key_count == MAX_KEYS)
+        return;
+    for (int i = 0; i < g->key_count; i++)
+        if (!strcmp(g->keys[i], key))
+            return;
+    g->keys[g->key_count++] = key;
+}
+
+/* Keys that only one of them has, or with another value. */
+static void add_differing(const comparison *c, group *g, const mp_candidate *x,
+                          const mp_candidate *y)
+{
+    int i = 0, k = 0;
+
+    if (strcmp(x->engine, y->engine))
+        add_key(c, g, "engine");
+    if (strcmp(x->device, y->device))
+        add_key(c, g, "device");
+    while (i < x->setting_count || k < y->setting_count) {
+        const int order = i == x->setting_count   ? 1
+                          : k == y->setting_count ? -1
+                                                  : strcmp(x->settings[i].key, y->settings[k].key);
+        if (order || strcmp(x->settings[i].value, y->settings[k].value))
+            add_key(c, g, order > 0 ? y->settings[k].key : x->settings[i].key);
+        i += order <= 0;
+        k += order >= 0;
+    }
+}
+
+static bool same_scenarios(const mp_cell_pair *p, const mp_cell_pair *q)
+{
+    return !strcmp(p->a->scenario, q->a->scenario) && !strcmp(p->b->scenario, q->b->scenario);
+}
+
+static group group_at(const comparison *c, int first)
 {
     const mp_cell_pair *pairs = c->selection.pairs;
+    group g = {.first = first, .end = first};
 
-    if (mp_selection_has_key(&c->selection, key))
-        return false;
-    for (int i = first + 1; i < end; i++)
-        if (strcmp(mp_candidate_setting(pairs[i].a, key),
-                   mp_candidate_setting(pairs[first].a, key)))
-            return true;
-    return false;
+    for (; g.end < c->selection.pair_count && same_scenarios(&pairs[first], &pairs[g.end]); g.end++)
+        add_differing(c, &g, pairs[first].a, pairs[g.end].a);
+    return g;
+}
+
+static const char *value_of(const mp_candidate *c, const char *key)
+{
+    if (!strcmp(key, "engine"))
+        return c->engine;
+    if (!strcmp(key, "device"))
+        return c->device;
+    for (int i = 0; i < c->setting_count; i++)
+        if (!strcmp(c->settings[i].key, key))
+            return c->settings[i].value;
+    return NULL;
 }
 
 /* What sets the pair apart from its scenario's others: "inputs.seed=7". */
-static void pair_name(const comparison *c, int first, int end, int i, char *out, size_t size)
+static void pair_name(const comparison *c, const group *g, int i, char out[NAME])
 {
     const mp_candidate *a = c->selection.pairs[i].a;
     size_t n = 0;
 
     out[0] = '\0';
-    for (int k = 0; k < a->setting_count; k++)
-        if (varies(c, first, end, a->settings[k].key) && n < size)
-            n += (size_t)snprintf(out + n, size - n, "%s%s=%s", n ? "," : "", a->settings[k].key,
-                                  a->settings[k].value);
-    if (!n) /* also where the others have a setting that this one lacks */
-        snprintf(out, size, "%s", end - first > 1 ? "the plain one" : "-");
+    for (int k = 0; k < g->key_count && n < NAME; k++) {
+        const char *value = value_of(a, g->keys[k]);
+        if (value)
+            n += (size_t)snprintf(out + n, NAME - n, "%s%s=%s", n ? "," : "", g->keys[k], value);
+    }
+    if (!n)
+        snprintf(out, NAME, "%s", g->end - g->first > 1 ? a->key : "-");
 }
 
-static int scenario_end(const comparison *c, int first)
+/* "sana-tiled", or "sana-tiled against sana-plain" where that is the question. */
+static void group_title(const comparison *c, const group *g, char out[NAME])
 {
-    const mp_cell_pair *pairs = c->selection.pairs;
-    int end = first;
+    const mp_cell_pair *pair = &c->selection.pairs[g->first];
+    const bool same = !strcmp(pair->a->scenario, pair->b->scenario);
 
-    while (end < c->selection.pair_count &&
-           !strcmp(pairs[end].a->scenario, pairs[first].a->scenario))
-        end++;
-    return end;
-}
-
-static void ratio_text(double a, double b, char *out, size_t size)
-{
-    if (a > 0 && b > 0 && isfinite(a) && isfinite(b))
-        snprintf(out, size, "%.3g", b / a);
-    else
-        snprintf(out, size, a == b || (isnan(a) && isnan(b)) ? "1" : "-");
-}
-
-static double geometric_mean(const overall *o)
-{
-    return o->ratios ? exp(o->log_sum / o->ratios) : NAN;
+    snprintf(out, NAME, "%s%s%s", pair->a->scenario, same ? "" : " against ",
+             same ? "" : pair->b->scenario);
 }
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-static void add_outcome(mp_table *t, const mp_judgements *j, const char *scenario, const char *name)
+static void add_outcome(mp_table *t, const mp_judgements *j)
 {
-    if (!strcmp(j->status_a, "ok") && !strcmp(j->status_b, "ok"))
-        return;
-    if (scenario)
-        mp_table_add(t, "%s", scenario);
-    mp_table_add(t, "%s", name);
     mp_table_add(t, "outcome");
     mp_table_add(t, "%s", j->status_a);
     mp_table_add(t, "%s", j->status_b);
@@ -164,24 +212,43 @@ static void add_outcome(mp_table *t, const mp_judgements *j, const char *scenari
     mp_table_add(t, "%s", *j->error_b ? j->error_b : j->error_a);
 }
 
-static void add_rows(mp_table *t, const mp_judgements *j, const char *scenario, const char *name)
+static void add_judgement(mp_table *t, const mp_judgement *m, mp_format format)
 {
-    char ratio[32];
+    const double r = m->a == m->b ? 1 : ratio(m->a, m->b);
+    const char *number = format == MP_CSV ? "%.17g" : "%.4g";
 
-    add_outcome(t, j, scenario, name);
-    for (int i = 0; i < j->count; i++) {
-        const mp_judgement *m = &j->items[i];
-        ratio_text(m->a, m->b, ratio, sizeof ratio);
-        if (scenario)
-            mp_table_add(t, "%s", scenario);
-        mp_table_add(t, "%s", name);
-        mp_table_add(t, "%s", m->metric);
-        mp_table_add(t, "%.4g", m->a);
-        mp_table_add(t, "%.4g", m->b);
-        mp_table_add(t, "%s", ratio);
-        mp_table_add(t, "%s%s", m->verdict == MP_BETTER || m->verdict == MP_WORSE ? "B " : "",
-                     mp_verdict_names[m->verdict]);
-        mp_table_add(t, "%s", m->why);
+    mp_table_add(t, "%s", m->metric);
+    mp_table_add(t, number, m->a);
+    mp_table_add(t, number, m->b);
+    mp_table_add(t, isnan(r) ? "-" : format == MP_CSV ? "%.17g" : "%.3g", r);
+    mp_table_add(t, "%s%s", m->verdict == MP_BETTER || m->verdict == MP_WORSE ? "B " : "",
+                 mp_verdict_names[m->verdict]);
+    mp_table_add(t, "%s", m->why);
+}
+
+static bool both_ok(const mp_judgements *j)
+{
+    return !strcmp(j->status_a, "ok") && !strcmp(j->status_b, "ok");
+}
+
+/* A row for each metric, or one for the outcome.  scenario NULL: without that column. */
+static void add_rows(mp_table *t, const comparison *c, const group *g, const char *scenario)
+{
+    char name[NAME];
+
+    for (int i = g->first; i < g->end; i++) {
+        const mp_judgements *j = &c->judged[i];
+        const int rows = both_ok(j) ? j->count : 1;
+        pair_name(c, g, i, name);
+        for (int k = 0; k < rows; k++) {
+            if (scenario)
+                mp_table_add(t, "%s", scenario);
+            mp_table_add(t, "%s", name);
+            if (both_ok(j))
+                add_judgement(t, &j->items[k], c->options->format);
+            else
+                add_outcome(t, j);
+        }
     }
 }
 
@@ -190,25 +257,47 @@ static const char *const heads[] = {"scenario", "cell", "metric",  "A>",
                                     "B>",       "B/A>", "verdict", "because"};
 enum { HEADS = sizeof heads / sizeof *heads };
 
+/* Text out of the database or of the command line within a line. */
+static void print_words(const comparison *c, const char *text, FILE *to)
+{
+    if (c->options->format == MP_MARKDOWN)
+        mp_print_markdown(to, text);
+    else
+        mp_print_plain(to, text, -1);
+}
+
 static void print_scenarios(const comparison *c, FILE *to)
 {
-    const mp_format format = c->options->format;
-    char name[400];
+    const bool markdown = c->options->format == MP_MARKDOWN;
+    char title[NAME];
 
-    for (int first = 0, end; first < c->selection.pair_count; first = end) {
-        const char *scenario = c->selection.pairs[first].a->scenario;
+    for (int first = 0; first < c->selection.pair_count;) {
+        const group g = group_at(c, first);
         mp_table *t = mp_table_create(HEADS - 1, heads + 1);
-        end = scenario_end(c, first);
-        for (int i = first; i < end; i++) {
-            pair_name(c, first, end, i, name, sizeof name);
-            add_rows(t, &c->judged[i], NULL, name);
-        }
-        fputs(format == MP_MARKDOWN ? "\n### " : "\n", to);
-        mp_print_plain(to, scenario, -1);
-        fputs(format == MP_MARKDOWN ? "\n\n" : "\n", to);
-        mp_table_print(t, format, 2, to);
+        add_rows(t, c, &g, NULL);
+        group_title(c, &g, title);
+        fputs(markdown ? "\n### " : "\n", to);
+        print_words(c, title, to);
+        fputs(markdown ? "\n\n" : "\n", to);
+        mp_table_print(t, c->options->format, 2, to);
         mp_table_free(t);
+        first = g.end;
     }
+}
+
+static void print_csv(const comparison *c, FILE *to)
+{
+    mp_table *t = mp_table_create(HEADS, heads);
+    char title[NAME];
+
+    for (int first = 0; first < c->selection.pair_count;) {
+        const group g = group_at(c, first);
+        group_title(c, &g, title);
+        add_rows(t, c, &g, title);
+        first = g.end;
+    }
+    mp_table_print(t, MP_CSV, 0, to);
+    mp_table_free(t);
 }
 
 static void print_overall(const comparison *c, FILE *to)
@@ -237,22 +326,6 @@ static void print_overall(const comparison *c, FILE *to)
     mp_table_free(t);
 }
 
-static void print_csv(const comparison *c, FILE *to)
-{
-    mp_table *t = mp_table_create(HEADS, heads);
-    char name[400];
-
-    for (int first = 0, end; first < c->selection.pair_count; first = end) {
-        end = scenario_end(c, first);
-        for (int i = first; i < end; i++) {
-            pair_name(c, first, end, i, name, sizeof name);
-            add_rows(t, &c->judged[i], c->selection.pairs[i].a->scenario, name);
-        }
-    }
-    mp_table_print(t, MP_CSV, 0, to);
-    mp_table_free(t);
-}
-
 /* ---- the verdict ---------------------------------------------------------------------------- */
 
 static int gate(const comparison *c)
@@ -267,7 +340,10 @@ static int gate(const comparison *c)
 static void verdict_text(const comparison *c, char *out, size_t size)
 {
     const int *n = c->count;
-    const char *word = n[MP_WORSE] && n[MP_BETTER]           ? "MIXED"
+    const int status = gate(c);
+    const char *word = status == 1                           ? "REGRESSION"
+                       : status == 4                         ? "INCONCLUSIVE"
+                       : n[MP_WORSE] && n[MP_BETTER]         ? "MIXED"
                        : n[MP_WORSE]                         ? "WORSE"
                        : n[MP_BETTER]                        ? "BETTER"
                        : n[MP_TOO_FEW] || n[MP_INCOMPARABLE] ? "INCONCLUSIVE"
@@ -277,9 +353,8 @@ static void verdict_text(const comparison *c, char *out, size_t size)
         out, size,
         "%s exit=%d (B against A: %d better, %d worse, %d the same, %d within noise, %d not to "
         "be told; %d newly failing, %d fixed)",
-        c->options->fail_on_worse && n[MP_WORSE] ? "REGRESSION" : word, gate(c), n[MP_BETTER],
-        n[MP_WORSE], n[MP_SAME], n[MP_NOISE], n[MP_TOO_FEW] + n[MP_INCOMPARABLE],
-        c->outcomes[MP_WORSE], c->outcomes[MP_BETTER]);
+        word, status, n[MP_BETTER], n[MP_WORSE], n[MP_SAME], n[MP_NOISE],
+        n[MP_TOO_FEW] + n[MP_INCOMPARABLE], c->outcomes[MP_WORSE], c->outcomes[MP_BETTER]);
 }
 
 static void print_notes(const comparison *c, FILE *to)
@@ -302,9 +377,9 @@ static void print_people(const comparison *c, FILE *to)
     char verdict[300];
 
     fputs("A: ", to);
-    mp_print_plain(to, c->options->a, -1);
+    print_words(c, c->options->a, to);
     fputs(markdown ? "  \nB: " : "   B: ", to);
-    mp_print_plain(to, c->options->b, -1);
+    print_words(c, c->options->b, to);
     fputc('\n', to);
     print_scenarios(c, to);
     if (c->selection.pair_count > 1)
@@ -324,31 +399,39 @@ static json_t *number(double value)
                                                       : "inf");
 }
 
-static json_t *judgement_json(const mp_judgement *m)
+static json_t *number_or_null(double value)
 {
-    json_t *j = json_pack("{ss ss so so so ss ss}", "metric", m->metric, "unit", m->unit, "a",
-                          number(m->a), "b", number(m->b), "ratio", number(m->b / m->a), "verdict",
-                          mp_verdict_names[m->verdict], "because", m->why);
-
-    if (!isnan(m->p))
-        json_object_set_new(j, "p", json_real(m->p));
-    return j;
+    return isnan(value) ? json_null() : json_real(value);
 }
 
-static json_t *pair_json(const comparison *c, int first, int end, int i)
+static json_t *judgement_json(const mp_judgement *m)
+{
+    return json_pack("{so so so so so so ss ss}", "metric", mp_json_text(m->metric), "unit",
+                     mp_json_text(m->unit), "a", number(m->a), "b", number(m->b), "ratio",
+                     number_or_null(ratio(m->a, m->b)), "p", number_or_null(m->p), "verdict",
+                     mp_verdict_names[m->verdict], "because", m->why);
+}
+
+static json_t *side_json(const mp_candidate *c, const char *status, const char *error)
+{
+    return json_pack("{sI so ss so}", "id", (json_int_t)c->id, "key", mp_json_text(c->key),
+                     "status", status, "error", mp_json_text(error));
+}
+
+static json_t *pair_json(const comparison *c, const group *g, int i)
 {
     const mp_cell_pair *pair = &c->selection.pairs[i];
     const mp_judgements *j = &c->judged[i];
     json_t *metrics = json_array();
-    char name[400];
+    char name[NAME], title[NAME];
 
     for (int k = 0; k < j->count; k++)
         json_array_append_new(metrics, judgement_json(&j->items[k]));
-    pair_name(c, first, end, i, name, sizeof name);
-    return json_pack("{ss ss s{sI ss ss ss} s{sI ss ss ss} ss so}", "scenario", pair->a->scenario,
-                     "cell", name, "a", "id", (json_int_t)pair->a->id, "key", pair->a->key,
-                     "status", j->status_a, "error", j->error_a, "b", "id", (json_int_t)pair->b->id,
-                     "key", pair->b->key, "status", j->status_b, "error", j->error_b, "outcome",
+    pair_name(c, g, i, name);
+    group_title(c, g, title);
+    return json_pack("{so so so so ss so}", "scenario", mp_json_text(title), "cell",
+                     mp_json_text(name), "a", side_json(pair->a, j->status_a, j->error_a), "b",
+                     side_json(pair->b, j->status_b, j->error_b), "outcome",
                      mp_verdict_names[j->outcome], "metrics", metrics);
 }
 
@@ -358,8 +441,8 @@ static json_t *overall_json(const comparison *c)
 
     for (int i = 0; i < c->metric_count; i++) {
         const overall *o = &c->metrics[i];
-        json_t *row = json_pack("{ss so}", "metric", o->metric, "geometric_mean_ratio",
-                                number(geometric_mean(o)));
+        json_t *row = json_pack("{so so}", "metric", mp_json_text(o->metric),
+                                "geometric_mean_ratio", number_or_null(geometric_mean(o)));
         for (int k = 0; k < MP_VERDICTS; k++)
             json_object_set_new(row, mp_verdict_names[k], json_integer(o->count[k]));
         json_array_append_new(list, row);
@@ -367,24 +450,24 @@ static json_t *overall_json(const comparison *c)
     return list;
 }
 
-static void print_json(const comparison *c, FILE *to)
+static mp_code print_json(const comparison *c, FILE *to, mp_error *err)
 {
-    json_t *pairs = json_array(), *all;
+    json_t *pairs = json_array();
     char verdict[300];
 
-    for (int first = 0, end; first < c->selection.pair_count; first = end) {
-        end = scenario_end(c, first);
-        for (int i = first; i < end; i++)
-            json_array_append_new(pairs, pair_json(c, first, end, i));
+    for (int first = 0; first < c->selection.pair_count;) {
+        const group g = group_at(c, first);
+        for (int i = g.first; i < g.end; i++)
+            json_array_append_new(pairs, pair_json(c, &g, i));
+        first = g.end;
     }
     verdict_text(c, verdict, sizeof verdict);
-    all = json_pack("{si ss ss ss so so si si ss si}", "version", 1, "kind", "mpbench compare", "a",
-                    c->options->a, "b", c->options->b, "pairs", pairs, "overall", overall_json(c),
-                    "unpaired_a", c->selection.lone_a, "unpaired_b", c->selection.lone_b, "verdict",
-                    verdict, "exit_status", gate(c));
-    json_dumpf(all, to, JSON_INDENT(1) | JSON_ENSURE_ASCII);
-    fputc('\n', to);
-    json_decref(all);
+    return mp_json_print(json_pack("{si ss so so so so si si ss si}", "version", 1, "kind",
+                                   "mpbench compare", "a", mp_json_text(c->options->a), "b",
+                                   mp_json_text(c->options->b), "pairs", pairs, "overall",
+                                   overall_json(c), "unpaired_a", c->selection.lone_a, "unpaired_b",
+                                   c->selection.lone_b, "verdict", verdict, "exit_status", gate(c)),
+                         to, err);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -395,15 +478,18 @@ mp_code mp_compare(mp_store *s, const mp_compare_options *o, FILE *to, int *exit
     comparison c = {.store = s, .options = o};
 
     *exit_status = 0;
+    if (mp_db_begin_reading(s, err))
+        return err->code;
     if (!mp_select_pairs(s, o->a, o->b, &c.selection, err) && !judge_all(&c, err)) {
         *exit_status = gate(&c);
         if (o->format == MP_JSON)
-            print_json(&c, to);
+            print_json(&c, to, err);
         else if (o->format == MP_CSV)
             print_csv(&c, to);
         else
             print_people(&c, to);
     }
+    mp_db_end_reading(s);
     for (int i = 0; c.judged && i < c.selection.pair_count; i++)
         mp_judgements_free(&c.judged[i]);
     mp_free(c.judged);

@@ -38,13 +38,14 @@ static double number_of(sqlite3_stmt *q, int value, int nonfinite)
 static mp_judgement *add(mp_judgements *j, mp_error *err)
 {
     if (j->count == j->room) {
-        mp_judgement *grown =
-            mp_realloc(j->items, (size_t)(j->room = j->room ? 2 * j->room : 16), sizeof *grown);
+        const int room = j->room ? 2 * j->room : 16;
+        mp_judgement *grown = mp_realloc(j->items, (size_t)room, sizeof *grown);
         if (!grown) {
             mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
             return NULL;
         }
         j->items = grown;
+        j->room = room;
     }
     j->items[j->count] = (mp_judgement){.p = NAN};
     return &j->items[j->count++];
@@ -94,7 +95,8 @@ static mp_code load_samples(mp_store *s, int64_t cell, double **out, int64_t *n,
         mp_db_bind(s, q, err, "i", cell);
     while (!err->code && !mp_db_step(s, q, &row, err) && row) {
         if (*n == room) {
-            double *grown = mp_realloc(*out, (size_t)(room = room ? 2 * room : 16), sizeof *grown);
+            room = room ? 2 * room : 16;
+            double *grown = mp_realloc(*out, (size_t)room, sizeof *grown);
             if (!grown) {
                 mp_error_set(err, MP_ENOMEM, "no memory for the samples");
                 break;
@@ -118,18 +120,23 @@ static mp_verdict direction(const mp_judgement *j)
     return (j->b > j->a) == higher_is_better(j->metric) ? MP_BETTER : MP_WORSE;
 }
 
-/* Drift is deterministic: any difference is one, but for what lies within the noise that the
- * reference itself has. */
-static void judge_exact(mp_judgement *j, double floor)
+/* Drift is deterministic on one machine: any difference is one, but for what lies within the noise
+ * that the reference itself has.  Another machine moves the bits, and with them the drift, by as
+ * much as that noise. */
+static void judge_exact(mp_judgement *j, double floor, bool same_machine, bool same_reference)
 {
     j->verdict = direction(j);
-    if (j->verdict == MP_SAME) {
-        snprintf(j->why, sizeof j->why, "exact");
-    } else if (j->a <= floor && j->b <= floor && strstr(j->metric, "rel_l2")) {
+    snprintf(j->why, sizeof j->why, "%s%s", same_machine ? "exact" : "other machines",
+             same_reference ? "" : ", each against its own reference");
+    if (j->verdict != MP_BETTER && j->verdict != MP_WORSE)
+        return;
+    if (j->a <= floor && j->b <= floor) {
         j->verdict = MP_SAME;
         snprintf(j->why, sizeof j->why, "both within the reference's own noise, %.2g", floor);
-    } else {
-        snprintf(j->why, sizeof j->why, "exact");
+    } else if (!same_machine && fabs(j->a - j->b) <= floor) {
+        j->verdict = MP_NOISE;
+        snprintf(j->why, sizeof j->why, "other machines, less than the reference's noise, %.2g",
+                 floor);
     }
 }
 
@@ -143,6 +150,27 @@ static int64_t enough(void)
     return n;
 }
 
+static void judge_samples(mp_judgement *j, int64_t n, int64_t m)
+{
+    const long long least = (long long)enough();
+
+    j->verdict = direction(j);
+    snprintf(j->why, sizeof j->why, "p=%.2g, n=%lld+%lld", j->p, (long long)n, (long long)m);
+    if (mp_mann_whitney_floor(n, m) > ALPHA) {
+        j->verdict = MP_TOO_FEW;
+        snprintf(j->why, sizeof j->why, "n=%lld+%lld, need %lld+%lld", (long long)n, (long long)m,
+                 least, least);
+    } else if (isnan(j->p)) {
+        j->verdict = MP_INCOMPARABLE;
+        snprintf(j->why, sizeof j->why, "the samples cannot be ranked");
+    } else if (j->verdict == MP_BETTER || j->verdict == MP_WORSE) {
+        if (j->p > ALPHA)
+            j->verdict = MP_NOISE;
+        else if (fabs(j->b / j->a - 1) < TIME_EFFECT)
+            j->verdict = MP_SAME;
+    }
+}
+
 static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_error *err)
 {
     double *a = NULL, *b = NULL;
@@ -150,17 +178,7 @@ static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j
 
     if (!load_samples(s, pair->a->id, &a, &n, err) && !load_samples(s, pair->b->id, &b, &m, err)) {
         j->p = mp_mann_whitney(a, n, b, m);
-        j->verdict = direction(j);
-        snprintf(j->why, sizeof j->why, "p=%.2g, n=%lld+%lld", j->p, (long long)n, (long long)m);
-        if (mp_mann_whitney_floor(n, m) > ALPHA) {
-            j->verdict = MP_TOO_FEW;
-            snprintf(j->why, sizeof j->why, "n=%lld+%lld, need %lld+%lld", (long long)n,
-                     (long long)m, (long long)enough(), (long long)enough());
-        } else if (j->p > ALPHA) {
-            j->verdict = MP_NOISE;
-        } else if (fabs(j->b / j->a - 1) < TIME_EFFECT) {
-            j->verdict = MP_SAME;
-        }
+        judge_samples(j, n, m);
     }
     mp_free(a);
     mp_free(b);
@@ -170,12 +188,13 @@ static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j
 static void judge_bytes(mp_judgement *j)
 {
     j->verdict = direction(j);
-    if (fabs(j->b - j->a) <= BYTES_EFFECT * j->a) {
+    if (fabs(j->b - j->a) <= BYTES_EFFECT * j->a)
         j->verdict = MP_SAME;
-        snprintf(j->why, sizeof j->why, "within %.0f %%", 100 * BYTES_EFFECT);
-    }
+    snprintf(j->why, sizeof j->why, "%s %.0f %%", j->verdict == MP_SAME ? "within" : "beyond",
+             100 * BYTES_EFFECT);
 }
 
+/* What the reference itself is good for, where it is known: 0 is no noise. */
 static double floor_of(mp_store *s, int64_t cell, const char *metric, mp_error *err)
 {
     sqlite3_stmt *q = NULL;
@@ -183,8 +202,12 @@ static double floor_of(mp_store *s, int64_t cell, const char *metric, mp_error *
     char name[80];
     bool row = false;
 
+    if (strcmp(metric, "latent_rel_l2") && strcmp(metric, "image_rel_l2"))
+        return 0;
     snprintf(name, sizeof name, "floor_%s", metric);
-    if (!mp_db_prepare(s, "SELECT value FROM metric WHERE cell = ? AND name = ? AND stage = 'run'",
+    if (!mp_db_prepare(s,
+                       "SELECT value FROM metric WHERE cell = ? AND name = ? AND stage = 'run' AND "
+                       "step = -1 AND module = ''",
                        &q, err) &&
         !mp_db_bind(s, q, err, "it", cell, name) && !mp_db_step(s, q, &row, err) && row)
         value = sqlite3_column_double(q, 0);
@@ -192,7 +215,8 @@ static double floor_of(mp_store *s, int64_t cell, const char *metric, mp_error *
     return value;
 }
 
-static mp_code judge(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_error *err)
+static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_reference, mp_judgement *j,
+                     mp_error *err)
 {
     const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
     const bool of_machine = !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
@@ -205,23 +229,28 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_
     } else if (of_machine) {
         judge_bytes(j);
     } else {
-        judge_exact(j, fmax(floor_of(s, pair->a->id, j->metric, err),
-                            floor_of(s, pair->b->id, j->metric, err)));
+        const double floor = fmax(floor_of(s, pair->a->id, j->metric, err),
+                                  floor_of(s, pair->b->id, j->metric, err));
+        judge_exact(j, floor, same_machine, same_reference);
     }
     return err->code;
 }
 
 /* ---- statuses ------------------------------------------------------------------------------- */
 
-static mp_code load_status(mp_store *s, int64_t cell, char status[16], char **error, mp_error *err)
+enum { REFERENCE = 80 };
+
+static mp_code load_status(mp_store *s, int64_t cell, char status[16], char **error,
+                           char reference[REFERENCE], mp_error *err)
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
 
-    if (!mp_db_prepare(s, "SELECT status, coalesce(error, '') FROM cell WHERE id = ?", &q, err) &&
+    if (!mp_db_prepare(s, "SELECT status, error, reference FROM cell WHERE id = ?", &q, err) &&
         !mp_db_bind(s, q, err, "i", cell) && !mp_db_step(s, q, &row, err) && row) {
         snprintf(status, 16, "%s", mp_db_text(q, 0));
         *error = mp_strdup(mp_db_text(q, 1));
+        snprintf(reference, REFERENCE, "%s", mp_db_text(q, 2));
     }
     sqlite3_finalize(q);
     if (!err->code && !*error)
@@ -232,9 +261,11 @@ static mp_code load_status(mp_store *s, int64_t cell, char status[16], char **er
 mp_code mp_judge_pair(mp_store *s, const mp_cell_pair *pair, const char *metric, mp_judgements *out,
                       mp_error *err)
 {
+    char reference_a[REFERENCE] = "", reference_b[REFERENCE] = "";
+
     *out = (mp_judgements){0};
-    if (load_status(s, pair->a->id, out->status_a, &out->error_a, err) ||
-        load_status(s, pair->b->id, out->status_b, &out->error_b, err))
+    if (load_status(s, pair->a->id, out->status_a, &out->error_a, reference_a, err) ||
+        load_status(s, pair->b->id, out->status_b, &out->error_b, reference_b, err))
         return err->code;
     const bool good_a = !strcmp(out->status_a, "ok"), good_b = !strcmp(out->status_b, "ok");
     out->outcome = good_a == good_b ? MP_SAME : good_b ? MP_BETTER : MP_WORSE;
@@ -243,7 +274,7 @@ mp_code mp_judge_pair(mp_store *s, const mp_cell_pair *pair, const char *metric,
     if (load_metrics(s, pair, metric, out, err))
         return err->code;
     for (int i = 0; i < out->count; i++)
-        if (judge(s, pair, &out->items[i], err))
+        if (judge(s, pair, !strcmp(reference_a, reference_b), &out->items[i], err))
             return err->code;
     return MP_OK;
 }

@@ -8,9 +8,9 @@ typedef enum mp_verdict {
     MP_SAME,
     MP_BETTER, /* b than a */
     MP_WORSE,
-    MP_NOISE,        /* a difference that the samples do not prove */
+    MP_NOISE,        /* a difference that the samples, or two machines, do not prove */
     MP_TOO_FEW,      /* so few samples that nothing could be proved */
-    MP_INCOMPARABLE, /* other machines, or measured against other references */
+    MP_INCOMPARABLE, /* time and memory of other machines, or a NaN against a number */
     MP_VERDICTS
 } mp_verdict;
 extern const char *const mp_verdict_names[MP_VERDICTS]; /* "same", "better" ... of b */

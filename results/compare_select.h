@@ -8,7 +8,7 @@ enum { MP_CONDITIONS = 16 };
 
 typedef struct mp_condition {
     char key[96];
-    char value[256];
+    char value[1024];
 } mp_condition;
 
 typedef struct mp_selector {
@@ -19,9 +19,9 @@ typedef struct mp_selector {
 
 typedef struct mp_candidate {
     int64_t id;
-    char *key, *scenario, *fingerprint;
+    char *key, *scenario, *engine, *device, *checkpoint_hash, *fingerprint;
     mp_pair *settings; /* owned texts, in order of key */
-    int setting_count;
+    int setting_count, setting_room;
     char *signature; /* what must be equal in a pair */
     bool paired;
 } mp_candidate;
@@ -39,13 +39,16 @@ typedef struct mp_selection {
     int lone_a, lone_b; /* cells without a partner */
 } mp_selection;
 
-/* MP_EMISSING when a selector matches nothing or no two cells pair; the text says what there is. */
+/* MP_EMISSING when a selector matches nothing or no two cells pair; the text says what there is.
+ *
+ * A key that both selectors name may differ within a pair.  One that only one of them names may
+ * differ only when nothing pairs otherwise: "fp16,inputs.seed=1" as A and "bf16" as B pair seed 1
+ * with seed 1, and "precision.components=none" finds "precision.components.vae=bf16".  Engine,
+ * device and the checkpoint's content are equal, unless a selector names them or a whole run. */
 mp_code mp_select_pairs(mp_store *s, const char *a, const char *b, mp_selection *out,
                         mp_error *err);
 void mp_selection_free(mp_selection *s);
-/* The value of a setting, "" when the cell has none. */
-const char *mp_candidate_setting(const mp_candidate *c, const char *key);
-/* Whether the selectors speak of this key. */
+/* Whether a selector speaks of this key, or of one below it. */
 bool mp_selection_has_key(const mp_selection *s, const char *key);
 
 #endif

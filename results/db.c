@@ -25,6 +25,8 @@ static const char *remedy(int code)
     case SQLITE_ERROR:
         return "the file is damaged or not made by mpbench; rescue it with sqlite3's .recover, or "
                "name another file with --db";
+    case SQLITE_CONSTRAINT:
+        return "the row was refused and nothing has changed; please report this";
     default:
         return "name another file with --db if this one cannot be repaired";
     }
@@ -77,6 +79,16 @@ mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err)
 mp_code mp_db_exec(mp_store *s, const char *sql, mp_error *err)
 {
     return sqlite3_exec(s->db, sql, NULL, NULL, NULL) ? mp_db_fail(s, err) : MP_OK;
+}
+
+mp_code mp_db_begin_reading(mp_store *s, mp_error *err)
+{
+    return mp_db_exec(s, "BEGIN", err);
+}
+
+void mp_db_end_reading(mp_store *s)
+{
+    sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
 }
 
 const char *mp_db_text(sqlite3_stmt *q, int column)

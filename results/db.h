@@ -23,8 +23,11 @@ mp_code mp_db_prepare(mp_store *s, const char *sql, sqlite3_stmt **out, mp_error
 mp_code mp_db_bind(mp_store *s, sqlite3_stmt *q, mp_error *err, const char *types, ...);
 /* *row false: no more rows. */
 mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err);
-/* Binds, steps through and resets a statement that gives no rows. */
+/* Statements without parameters whose rows, if any, do not matter. */
 mp_code mp_db_exec(mp_store *s, const char *sql, mp_error *err);
+/* Everything read between the two is of one moment, whoever writes meanwhile. */
+mp_code mp_db_begin_reading(mp_store *s, mp_error *err);
+void mp_db_end_reading(mp_store *s);
 /* MP_EDB with SQLite's own words, the file and what helps. */
 mp_code mp_db_fail(mp_store *s, mp_error *err);
 /* Text of a column, "" for NULL; valid until the next step. */

@@ -4,30 +4,54 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "kernels/core/memory.h"
 #include "results/db.h"
 
-/* A row as a JSON object under its columns' names; the last column wins over an equal one. */
+/* ---- JSON ----------------------------------------------------------------------------------- */
+
+json_t *mp_json_text(const char *text)
+{
+    json_t *string = json_string(text);
+
+    if (string)
+        return string;
+    char *plain = mp_plain_text(text);
+    string = plain ? json_string(plain) : NULL;
+    mp_free(plain);
+    return string ? string : json_null();
+}
+
+mp_code mp_json_print(json_t *all, FILE *to, mp_error *err)
+{
+    if (!all)
+        return mp_error_set(err, MP_ENOMEM, "no memory for the JSON text");
+    json_dumpf(all, to, JSON_INDENT(1) | JSON_ENSURE_ASCII);
+    fputc('\n', to);
+    json_decref(all);
+    return MP_OK;
+}
+
+static json_t *value_json(sqlite3_stmt *q, int column)
+{
+    switch (sqlite3_column_type(q, column)) {
+    case SQLITE_INTEGER:
+        return json_integer(sqlite3_column_int64(q, column));
+    case SQLITE_FLOAT:
+        return json_real(sqlite3_column_double(q, column));
+    case SQLITE_NULL:
+        return json_null();
+    default:
+        return mp_json_text(mp_db_text(q, column));
+    }
+}
+
+/* A row as a JSON object under its columns' names. */
 static json_t *row_json(sqlite3_stmt *q)
 {
     json_t *row = json_object();
 
-    for (int i = 0; i < sqlite3_column_count(q); i++) {
-        json_t *value;
-        switch (sqlite3_column_type(q, i)) {
-        case SQLITE_INTEGER:
-            value = json_integer(sqlite3_column_int64(q, i));
-            break;
-        case SQLITE_FLOAT:
-            value = json_real(sqlite3_column_double(q, i));
-            break;
-        case SQLITE_NULL:
-            value = json_null();
-            break;
-        default:
-            value = json_string(mp_db_text(q, i));
-        }
-        json_object_set_new(row, sqlite3_column_name(q, i), value ? value : json_null());
-    }
+    for (int i = 0; i < sqlite3_column_count(q); i++)
+        json_object_set_new(row, sqlite3_column_name(q, i), value_json(q, i));
     return row;
 }
 
@@ -46,36 +70,56 @@ static mp_code rows_json(mp_store *s, const char *sql, int64_t id, json_t **out,
     return err->code;
 }
 
-static void dump_json(json_t *all, FILE *to)
+/* ---- cells of a table ----------------------------------------------------------------------- */
+
+/* A value of the query as a cell: numbers short for people and whole in CSV, missing for NULL. */
+static void add_value(mp_table *t, sqlite3_stmt *q, int column, mp_format format,
+                      const char *number, const char *missing)
 {
-    json_dumpf(all, to, JSON_INDENT(1) | JSON_ENSURE_ASCII);
-    fputc('\n', to);
-    json_decref(all);
+    const int type = sqlite3_column_type(q, column);
+
+    if (type == SQLITE_FLOAT)
+        mp_table_add(t, format == MP_CSV ? "%.17g" : number, sqlite3_column_double(q, column));
+    else
+        mp_table_add(t, "%s", type == SQLITE_NULL ? missing : mp_db_text(q, column));
+}
+
+/* A column of 1, 0 and NULL. */
+static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
+{
+    if (sqlite3_column_type(q, column) == SQLITE_NULL)
+        return missing;
+    return sqlite3_column_int(q, column) ? "yes" : "no";
 }
 
 /* ---- list ----------------------------------------------------------------------------------- */
+
+/* After --resume, a run holds an interrupted cell and its repetition: only the last one counts. */
+#define NEWEST "cell.id IN (SELECT max(id) FROM cell GROUP BY run, key)"
 
 #define RUNS                                                                                  \
     "SELECT run.id, run.uuid, run.label, run.engine, run.device, run.started, run.ended, "    \
     "run.exit_status, substr(run.fingerprint, 1, 8) AS fingerprint, "                         \
     "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = 'git_commit') AS " \
-    "git_commit, count(cell.id) AS cells, "                                                   \
-    "sum(cell.status = 'ok') AS ok, sum(cell.as_expected = 0) AS unexpected, "                \
-    "sum(cell.budget IS NOT NULL) AS over_budget, "                                           \
-    "sum(cell.status IN ('running', 'interrupted')) AS unfinished "                           \
-    "FROM run LEFT JOIN cell ON cell.run = run.id GROUP BY run.id ORDER BY run.id DESC"
+    "git_commit, count(cell.id) AS cells, count(*) FILTER (WHERE cell.status = 'ok') AS ok, " \
+    "count(*) FILTER (WHERE cell.as_expected = 0) AS unexpected, "                            \
+    "count(*) FILTER (WHERE cell.budget IS NOT NULL) AS over_budget, "                        \
+    "count(*) FILTER (WHERE cell.status IN ('running', 'interrupted')) AS unfinished "        \
+    "FROM run LEFT JOIN cell ON cell.run = run.id AND " NEWEST " GROUP BY run.id "            \
+    "ORDER BY run.id DESC"
 
-/* The newest row of each cell of each run. */
-#define CELLS                                                                                    \
-    "SELECT cell.id, cell.run, cell.key, cell.scenario, cell.status, cell.as_expected, "         \
-    "cell.outcome, cell.budget, coalesce(cast(l.value AS TEXT), l.nonfinite) AS latent_rel_l2, " \
-    "coalesce(cast(i.value AS TEXT), i.nonfinite) AS image_rel_l2, t.value AS seconds, "         \
-    "p.value AS peak_mib FROM cell "                                                             \
-    "LEFT JOIN metric l ON l.cell = cell.id AND l.name = 'latent_rel_l2' AND l.stage = 'run' "   \
-    "LEFT JOIN metric i ON i.cell = cell.id AND i.name = 'image_rel_l2' AND i.stage = 'run' "    \
-    "LEFT JOIN metric t ON t.cell = cell.id AND t.name = 'seconds' AND t.stage = 'run' "         \
-    "LEFT JOIN metric p ON p.cell = cell.id AND p.name = 'peak_mib' AND p.stage = 'run' "        \
-    "ORDER BY cell.run DESC, cell.id"
+#define SUMMARY(t, metric)                                                                \
+    "LEFT JOIN metric " t " ON " t ".cell = cell.id AND " t ".name = '" metric "' AND " t \
+    ".stage = 'run' AND " t ".step = -1 AND " t ".module = '' "
+
+#define CELLS                                                                                \
+    "SELECT cell.id, cell.run, cell.key, cell.scenario, cell.status, cell.as_expected, "     \
+    "cell.outcome, cell.budget, coalesce(l.value, l.nonfinite) AS latent_rel_l2, "           \
+    "coalesce(i.value, i.nonfinite) AS image_rel_l2, "                                       \
+    "coalesce(t.value, t.nonfinite) AS seconds, coalesce(p.value, p.nonfinite) AS peak_mib " \
+    "FROM cell " SUMMARY("l", "latent_rel_l2") SUMMARY("i", "image_rel_l2")                  \
+        SUMMARY("t", "seconds") SUMMARY("p", "peak_mib") "WHERE " NEWEST                     \
+                                                         " ORDER BY cell.run DESC, cell.id"
 
 static mp_code list_json(mp_store *s, FILE *to, mp_error *err)
 {
@@ -86,10 +130,38 @@ static mp_code list_json(mp_store *s, FILE *to, mp_error *err)
         json_decref(cells);
         return err->code;
     }
-    dump_json(json_pack("{si ss ss so so}", "version", 1, "kind", "mpbench list", "database",
-                        mp_store_path(s), "runs", runs, "cells", cells),
-              to);
-    return MP_OK;
+    return mp_json_print(json_pack("{si ss so so so}", "version", 1, "kind", "mpbench list",
+                                   "database", mp_json_text(mp_store_path(s)), "runs", runs,
+                                   "cells", cells),
+                         to, err);
+}
+
+static void add_run(mp_table *t, sqlite3_stmt *q)
+{
+    mp_table_add(t, "%s", mp_db_text(q, 0));
+    mp_table_add(t, "%.19s", mp_db_text(q, 5));
+    mp_table_add(t, "%s", mp_db_text(q, 2));
+    mp_table_add(t, "%s/%s", mp_db_text(q, 3), mp_db_text(q, 4));
+    for (int i = 10; i < 15; i++)
+        mp_table_add(t, "%s", mp_db_text(q, i));
+    mp_table_add(t, "%s", mp_db_text(q, 7));
+    mp_table_add(t, "%s", mp_db_text(q, 8));
+    mp_table_add(t, "%.12s", mp_db_text(q, 9));
+}
+
+static void add_cell(mp_table *t, sqlite3_stmt *q, mp_format format)
+{
+    const char *missing = format == MP_CSV ? "" : "-";
+
+    mp_table_add(t, "%s", mp_db_text(q, 0));
+    mp_table_add(t, "%s", mp_db_text(q, 1));
+    mp_table_add(t, "%s", mp_db_text(q, 2));
+    mp_table_add(t, "%s%s", mp_db_text(q, 4), *mp_db_text(q, 7) ? ", over budget" : "");
+    mp_table_add(t, "%s", yes_no(q, 5, missing));
+    add_value(t, q, 8, format, "%.3g", missing);
+    add_value(t, q, 9, format, "%.3g", missing);
+    add_value(t, q, 10, format, "%.3f", missing);
+    add_value(t, q, 11, format, "%.0f", missing);
 }
 
 static mp_code list_runs(mp_store *s, mp_format format, FILE *to, mp_error *err)
@@ -102,33 +174,13 @@ static mp_code list_runs(mp_store *s, mp_format format, FILE *to, mp_error *err)
     bool row = true;
 
     if (!mp_db_prepare(s, RUNS, &q, err))
-        while (!mp_db_step(s, q, &row, err) && row) {
-            mp_table_add(t, "%s", mp_db_text(q, 0));
-            mp_table_add(t, "%.19s", mp_db_text(q, 5));
-            mp_table_add(t, "%s", mp_db_text(q, 2));
-            mp_table_add(t, "%s/%s", mp_db_text(q, 3), mp_db_text(q, 4));
-            for (int i = 10; i < 15; i++)
-                mp_table_add(t, "%" PRId64, (int64_t)sqlite3_column_int64(q, i));
-            mp_table_add(t, "%s", mp_db_text(q, 7));
-            mp_table_add(t, "%s", mp_db_text(q, 8));
-            mp_table_add(t, "%.12s", mp_db_text(q, 9));
-        }
+        while (!mp_db_step(s, q, &row, err) && row)
+            add_run(t, q);
     sqlite3_finalize(q);
     if (!err->code)
         mp_table_print(t, format, 0, to);
     mp_table_free(t);
     return err->code;
-}
-
-/* "-" for what was not measured. */
-static void add_number(mp_table *t, sqlite3_stmt *q, int column, const char *format)
-{
-    const char *text = mp_db_text(q, column);
-
-    if (strspn(text, "+-.0123456789eE") == strlen(text) && *text)
-        mp_table_add(t, format, sqlite3_column_double(q, column));
-    else
-        mp_table_add(t, "%s", *text ? text : "-");
 }
 
 static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err)
@@ -140,20 +192,8 @@ static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err
     bool row = true;
 
     if (!mp_db_prepare(s, CELLS, &q, err))
-        while (!mp_db_step(s, q, &row, err) && row) {
-            mp_table_add(t, "%s", mp_db_text(q, 0));
-            mp_table_add(t, "%s", mp_db_text(q, 1));
-            mp_table_add(t, "%s", mp_db_text(q, 2));
-            mp_table_add(t, "%s%s", mp_db_text(q, 4), *mp_db_text(q, 7) ? ", over budget" : "");
-            mp_table_add(t, "%s",
-                         sqlite3_column_type(q, 5) == SQLITE_NULL ? "-"
-                         : sqlite3_column_int(q, 5)               ? "yes"
-                                                                  : "no");
-            add_number(t, q, 8, "%.3g");
-            add_number(t, q, 9, "%.3g");
-            add_number(t, q, 10, "%.3f");
-            add_number(t, q, 11, "%.0f");
-        }
+        while (!mp_db_step(s, q, &row, err) && row)
+            add_cell(t, q, format);
     sqlite3_finalize(q);
     if (!err->code)
         mp_table_print(t, format, 0, to);
@@ -161,7 +201,7 @@ static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err
     return err->code;
 }
 
-mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
+static mp_code list(mp_store *s, mp_format format, FILE *to, mp_error *err)
 {
     if (format == MP_JSON)
         return list_json(s, to, err);
@@ -171,6 +211,15 @@ mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
         fputc('\n', to);
     }
     return list_cells(s, format, to, err);
+}
+
+mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
+{
+    if (mp_db_begin_reading(s, err))
+        return err->code;
+    list(s, format, to, err);
+    mp_db_end_reading(s);
+    return err->code;
 }
 
 /* ---- show ----------------------------------------------------------------------------------- */
@@ -191,40 +240,56 @@ static const struct {
                     "WHERE cell.id = ? ORDER BY e.key"},
 };
 
-enum { PARTS = sizeof parts / sizeof *parts };
+enum { PARTS = sizeof parts / sizeof *parts, MAX_COLUMNS = 8 };
 
-static void field(FILE *to, const char *name, const char *text)
+/* The text of a field of the cell, "" for nothing to say. */
+static const char *field_text(sqlite3_stmt *q, int column)
 {
-    if (!*text)
-        return;
-    fprintf(to, "%-12s ", name);
-    mp_print_plain(to, text, 13);
-    fputc('\n', to);
+    return strcmp(sqlite3_column_name(q, column), "as_expected") ? mp_db_text(q, column)
+                                                                 : yes_no(q, column, "");
 }
 
-static void show_head(sqlite3_stmt *q, FILE *to)
+static void show_head_text(sqlite3_stmt *q, FILE *to)
 {
-    static const char *const skipped[] = {"id", "scenario_hash", "checkpoint_hash"};
+    enum { NAME = 16 };
 
     for (int i = 0; i < sqlite3_column_count(q); i++) {
-        const char *name = sqlite3_column_name(q, i);
-        bool skip = false;
-        for (size_t k = 0; k < sizeof skipped / sizeof *skipped; k++)
-            skip |= !strcmp(name, skipped[k]);
-        if (!skip)
-            field(to, name,
-                  !strcmp(name, "as_expected") ? sqlite3_column_type(q, i) == SQLITE_NULL ? ""
-                                                 : sqlite3_column_int(q, i)               ? "yes"
-                                                                                          : "no"
-                                               : mp_db_text(q, i));
+        const char *text = field_text(q, i);
+        if (!*text)
+            continue;
+        fprintf(to, "%-*s", NAME, sqlite3_column_name(q, i));
+        mp_print_plain(to, text, NAME);
+        fputc('\n', to);
     }
+}
+
+static void show_head_markdown(sqlite3_stmt *q, FILE *to)
+{
+    static const char *const heads[] = {"cell", ""};
+    mp_table *t = mp_table_create(2, heads);
+
+    for (int i = 0; i < sqlite3_column_count(q); i++)
+        if (*field_text(q, i)) {
+            mp_table_add(t, "%s", sqlite3_column_name(q, i));
+            mp_table_add(t, "%s", field_text(q, i));
+        }
+    mp_table_print(t, MP_MARKDOWN, 0, to);
+    mp_table_free(t);
+}
+
+static void print_part(const mp_table *t, const char *name, mp_format format, FILE *to)
+{
+    if (t && !mp_table_rows(t))
+        return;
+    fprintf(to, format == MP_MARKDOWN ? "\n### %s\n\n" : "\n%s\n", name);
+    mp_table_print(t, format, 2, to);
 }
 
 static mp_code show_part(mp_store *s, int part, int64_t id, mp_format format, FILE *to,
                          mp_error *err)
 {
     sqlite3_stmt *q = NULL;
-    const char *heads[8];
+    const char *heads[MAX_COLUMNS];
     mp_table *t = NULL;
     bool row = true;
 
@@ -234,18 +299,44 @@ static mp_code show_part(mp_store *s, int part, int64_t id, mp_format format, FI
             heads[i] = sqlite3_column_name(q, i);
         t = mp_table_create(n, heads);
         while (!mp_db_step(s, q, &row, err) && row)
-            for (int i = 0; i < n; i++) {
-                if (sqlite3_column_type(q, i) == SQLITE_FLOAT)
-                    mp_table_add(t, "%.6g", sqlite3_column_double(q, i));
-                else
-                    mp_table_add(t, "%s", mp_db_text(q, i));
-            }
+            for (int i = 0; i < n; i++)
+                add_value(t, q, i, format, "%.6g", "");
     }
     sqlite3_finalize(q);
-    if (!err->code && mp_table_rows(t)) {
-        fprintf(to, format == MP_MARKDOWN ? "\n### %s\n\n" : "\n%s\n", parts[part].name);
-        mp_table_print(t, format, 2, to);
+    if (!err->code)
+        print_part(t, parts[part].name, format, to);
+    mp_table_free(t);
+    return err->code;
+}
+
+/* Every value of a row as a row of its own. */
+static void add_long(mp_table *t, sqlite3_stmt *q, const char *part, int64_t row)
+{
+    for (int i = 0; i < sqlite3_column_count(q); i++)
+        if (sqlite3_column_type(q, i) != SQLITE_NULL) {
+            mp_table_add(t, "%s", part);
+            mp_table_add(t, "%" PRId64, row);
+            mp_table_add(t, "%s", sqlite3_column_name(q, i));
+            add_value(t, q, i, MP_CSV, "", "");
+        }
+}
+
+static mp_code show_csv(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, mp_error *err)
+{
+    static const char *const heads[] = {"part", "row", "column", "value"};
+    mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
+
+    add_long(t, cell, "cell", 0);
+    for (int i = 0; i < PARTS && !err->code; i++) {
+        sqlite3_stmt *q = NULL;
+        bool row = true;
+        if (!mp_db_prepare(s, parts[i].sql, &q, err) && !mp_db_bind(s, q, err, "i", id))
+            for (int64_t n = 0; !mp_db_step(s, q, &row, err) && row; n++)
+                add_long(t, q, parts[i].name, n);
+        sqlite3_finalize(q);
     }
+    if (!err->code)
+        mp_table_print(t, MP_CSV, 0, to);
     mp_table_free(t);
     return err->code;
 }
@@ -261,11 +352,24 @@ static mp_code show_json(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, 
         rows_json(s, parts[i].sql, id, &rows, err);
         json_object_set_new(all, parts[i].name, rows);
     }
-    if (err->code)
-        json_decref(all);
-    else
-        dump_json(all, to);
+    if (!err->code)
+        return mp_json_print(all, to, err);
+    json_decref(all);
     return err->code;
+}
+
+static mp_code show(mp_store *s, sqlite3_stmt *cell, int64_t id, mp_format format, FILE *to,
+                    mp_error *err)
+{
+    if (format == MP_JSON)
+        return show_json(s, cell, id, to, err);
+    if (format == MP_CSV)
+        return show_csv(s, cell, id, to, err);
+    (format == MP_MARKDOWN ? show_head_markdown : show_head_text)(cell, to);
+    for (int i = 0; i < PARTS; i++)
+        if (show_part(s, i, id, format, to, err))
+            return err->code;
+    return MP_OK;
 }
 
 mp_code mp_query_show(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err)
@@ -273,18 +377,18 @@ mp_code mp_query_show(mp_store *s, int64_t id, mp_format format, FILE *to, mp_er
     sqlite3_stmt *q = NULL;
     bool row = false;
 
+    if (mp_db_begin_reading(s, err))
+        return err->code;
     if (!mp_db_prepare(s, ONE_CELL, &q, err) && !mp_db_bind(s, q, err, "i", id) &&
-        !mp_db_step(s, q, &row, err) && !row)
-        mp_error_set(err, MP_EMISSING,
-                     "%s: there is no cell %" PRId64 "; `mpbench list` shows the ids",
-                     mp_store_path(s), id);
-    if (!err->code && format == MP_JSON) {
-        show_json(s, q, id, to, err);
-    } else if (!err->code) {
-        show_head(q, to);
-        for (int i = 0; i < PARTS && !err->code; i++)
-            show_part(s, i, id, format, to, err);
+        !mp_db_step(s, q, &row, err)) {
+        if (row)
+            show(s, q, id, format, to, err);
+        else
+            mp_error_set(err, MP_EMISSING,
+                         "%s: there is no cell %" PRId64 "; `mpbench list` shows the ids",
+                         mp_store_path(s), id);
     }
     sqlite3_finalize(q);
+    mp_db_end_reading(s);
     return err->code;
 }

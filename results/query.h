@@ -8,10 +8,17 @@
 #include "results/store.h"
 #include "results/table.h"
 
-/* Runs, newest first, with their counts by status; and the cells of each. */
+/* Runs, newest first, with their counts by status; and the cells of each.  Of a cell that a run
+ * holds more than once, after --resume, the newest. */
 mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err);
 /* One cell in full: settings, status, error, times, metrics, outputs, environment, repro line.
- * id is a cell id; MP_EMISSING when there is none. */
+ * id is a cell id; MP_EMISSING when there is none.  CSV is one table of part, row, column and
+ * value. */
 mp_code mp_query_show(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err);
+
+/* A JSON string.  Bytes that are no UTF-8 become \xNN, since JSON cannot hold them. */
+struct json_t *mp_json_text(const char *text);
+/* Prints and releases; NULL is MP_ENOMEM. */
+mp_code mp_json_print(struct json_t *all, FILE *to, mp_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 -- The results database of mpbench.
--- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store.c.
+-- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store_open.c.
 -- History.  1: the first.
--- Rows are added and never overwritten, but for three columns that are filled in once: the end of a
--- run, the outcome of a cell, and a 'running' cell that --resume finds dead ('interrupted').
+-- Rows are added and never overwritten, but for: the end of a run, the outcome of a cell that is
+-- 'running', such a cell that --resume finds dead ('interrupted'), and a reference made again.
 
 CREATE TABLE run (
     id          INTEGER PRIMARY KEY,
@@ -81,7 +81,8 @@ CREATE TABLE metric (
     step      INTEGER NOT NULL,  -- -1: not of a step
     module    TEXT NOT NULL,     -- '': not of a module
     value     REAL,
-    nonfinite TEXT CHECK ((value IS NULL) = (nonfinite IN ('inf', '-inf', 'nan'))),
+    nonfinite TEXT CHECK (CASE WHEN value IS NULL
+        THEN coalesce(nonfinite, '') IN ('inf', '-inf', 'nan') ELSE nonfinite IS NULL END),
     unit      TEXT NOT NULL,
     PRIMARY KEY (cell, name, stage, step, module)
 ) STRICT, WITHOUT ROWID;
@@ -107,7 +108,8 @@ CREATE TABLE reference (
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW sample_view AS
-    SELECT run.label, run.engine, cell.run, sample.cell, cell.key, cell.scenario, stage, repeat, seconds
+    SELECT run.label, run.engine, cell.run, sample.cell, cell.key, cell.scenario, sample.stage,
+           repeat, seconds
     FROM sample JOIN cell ON cell.id = sample.cell JOIN run ON run.id = cell.run;
 
 CREATE VIEW metric_view AS

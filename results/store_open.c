@@ -97,6 +97,26 @@ static mp_code create(mp_store *s, mp_error *err)
     return err->code;
 }
 
+/* Where two turn the same new file to WAL, SQLite tells one of them at once that it is locked,
+ * whatever the busy timeout: each could wait for the other for ever.  So the waiting is done here.
+ */
+static mp_code turn_to_wal(mp_store *s, mp_error *err)
+{
+    enum { PAUSE_MS = 10 };
+    int code = SQLITE_BUSY;
+
+    sqlite3_busy_timeout(s->db, 0);
+    for (int waited = 0; code == SQLITE_BUSY && waited < BUSY_MS; waited += PAUSE_MS) {
+        if (waited)
+            sqlite3_sleep(PAUSE_MS);
+        code = sqlite3_exec(s->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL) & 0xff;
+    }
+    if (code)
+        return mp_db_fail(s, err);
+    sqlite3_busy_timeout(s->db, BUSY_MS);
+    return MP_OK;
+}
+
 static mp_code prepare_for_writing(mp_store *s, int64_t version, mp_error *err)
 {
     if (sqlite3_db_readonly(s->db, "main") == 1)
@@ -104,7 +124,7 @@ static mp_code prepare_for_writing(mp_store *s, int64_t version, mp_error *err)
                             "%s: is read-only; make it writable, or name another file with --db",
                             s->path);
     /* FULL: a finished cell survives a power cut, not only a kill. */
-    if (mp_db_exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", err))
+    if (turn_to_wal(s, err) || mp_db_exec(s, "PRAGMA synchronous = FULL", err))
         return err->code;
     return version == 0 ? create(s, err) : MP_OK;
 }
@@ -121,37 +141,77 @@ static mp_code configure(mp_store *s, mp_error *err)
                       err);
 }
 
-static int open_file(mp_store *s, mp_store_mode mode)
+static mp_code open_file(mp_store *s, const char *name, int flags, int64_t *version, mp_error *err)
 {
-    const int flags =
-        mode == MP_STORE_WRITE ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
-
-    return sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (sqlite3_open_v2(name, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL))
+        return mp_db_fail(s, err);
+    /* In one transaction, so that another process which fills the file is seen wholly or not. */
+    if (!configure(s, err) && !mp_db_exec(s, "BEGIN", err) && !identify(s, version, err))
+        mp_db_exec(s, "COMMIT", err);
+    return err->code;
 }
 
-/* A WAL database in a folder that may not be written can be read only as immutable. */
-static mp_code reopen_immutable(mp_store *s, mp_error *err)
+/* Whether a file of that ending lies beside the database and holds something. */
+static bool has_companion(const mp_store *s, const char *ending)
+{
+    char *path = sqlite3_mprintf("%s%s", s->path, ending);
+    struct stat st;
+    const bool there = path && !stat(path, &st) && st.st_size > 0;
+
+    sqlite3_free(path);
+    return there;
+}
+
+/* In a folder that may not be written, a WAL database can be read only as immutable: SQLite then
+ * needs no files beside it, and would overlook what a killed writer has left in one. */
+static mp_code open_immutable(mp_store *s, int64_t *version, mp_error *err)
 {
     char *uri = sqlite3_mprintf("file:%s?immutable=1", s->path);
-    const bool plain = uri && !strpbrk(s->path, "?#%");
-    int64_t version;
 
     sqlite3_close(s->db);
     s->db = NULL;
-    const int code =
-        plain ? sqlite3_open_v2(uri, &s->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL)
-              : SQLITE_CANTOPEN;
+    if (!uri)
+        mp_error_set(err, MP_ENOMEM, "no memory for a database handle");
+    else if (strpbrk(s->path, "?#%") || has_companion(s, "-wal"))
+        mp_error_set(err, MP_EDB, "%s: cannot be read where it lies; make its folder writable",
+                     s->path);
+    else
+        open_file(s, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, version, err);
     sqlite3_free(uri);
-    if (code)
-        return mp_error_set(err, MP_EDB, "%s: cannot be read; make its folder writable", s->path);
-    *err = (mp_error){0};
-    return configure(s, err) || identify(s, &version, err) ? err->code : MP_OK;
+    return err->code;
+}
+
+static mp_code open_to_read(mp_store *s, mp_error *err)
+{
+    int64_t version = 0;
+    mp_error why = {0};
+
+    if (open_file(s, s->path, SQLITE_OPEN_READONLY, &version, &why)) {
+        const int code = sqlite3_errcode(s->db) & 0xff;
+        if (code != SQLITE_CANTOPEN && code != SQLITE_READONLY)
+            return mp_error_set(err, why.code, "%s", why.text);
+        if (open_immutable(s, &version, err))
+            return err->code;
+    }
+    if (version)
+        return MP_OK;
+    return mp_error_set(err, MP_EMISSING,
+                        "%s: is an empty database; record something with `mpbench run` first",
+                        s->path);
+}
+
+static mp_code open_to_write(mp_store *s, mp_error *err)
+{
+    int64_t version = 0;
+
+    if (open_file(s, s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &version, err))
+        return err->code;
+    return prepare_for_writing(s, version, err);
 }
 
 mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_error *err)
 {
     mp_store *s;
-    int64_t version = 0;
 
     *out = NULL;
     if (check_path(path, mode, err))
@@ -161,18 +221,7 @@ mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_e
         mp_free(s);
         return mp_error_set(err, MP_ENOMEM, "no memory for a database handle");
     }
-    if (open_file(s, mode))
-        mp_db_fail(s, err);
-    else if (!configure(s, err))
-        identify(s, &version, err);
-    if (err->code && mode == MP_STORE_READ && s->db && sqlite3_errcode(s->db) == SQLITE_CANTOPEN)
-        reopen_immutable(s, err);
-    if (!err->code && mode == MP_STORE_WRITE)
-        prepare_for_writing(s, version, err);
-    else if (!err->code && version == 0)
-        mp_error_set(err, MP_EMISSING,
-                     "%s: is an empty database; record something with `mpbench run` first", path);
-    if (err->code) {
+    if (mode == MP_STORE_WRITE ? open_to_write(s, err) : open_to_read(s, err)) {
         mp_store_close(s);
         return err->code;
     }

@@ -23,8 +23,12 @@ int mp_table_rows(const mp_table *t);
 /* indent: spaces before each line of text. */
 void mp_table_print(const mp_table *t, mp_format format, int indent, FILE *to);
 
-/* text with control characters, also those that reorder text, as \xNN; newlines become "\n" and
- * `indent` spaces, or with indent -1 are escaped, too. */
+/* text with control characters, bad UTF-8 and the characters that reorder or hide text as \xNN;
+ * newlines become "\n" and `indent` spaces, or with indent -1 are escaped, too. */
 void mp_print_plain(FILE *to, const char *text, int indent);
+/* The same as a string (mp_free); NULL: no memory. */
+char *mp_plain_text(const char *text);
+/* For a line of Markdown: also what would be markup there is escaped. */
+void mp_print_markdown(FILE *to, const char *text);
 
 #endif

@@ -252,7 +252,7 @@ static void test_options__an_unknown_one_offers_the_nearest(void **state)
     REFUSED(&c, "unknown option '--fromat'; did you mean '--format'?", "--fromat=json");
     REFUSED(&c, "unknown option '--colour'", "--colour");
     REFUSED(&c, "unknown option '-t'", "-t", "2");
-    REFUSED(&c, "unknown option '-db'", "-db=x");
+    REFUSED(&c, "unknown option '-db=x'", "-db=x");
     close_command(&c);
 }
 

@@ -323,7 +323,7 @@ static void test_yaml__deep_nesting_is_refused(void **state)
         free(text);
     }
     char *open = repeated("[", 66, "", "x"), *shut = repeated("]", 66, open, "\n");
-    REFUSES(shut, "x.yaml:1:66:", "nested deeper than 64 levels");
+    REFUSES(shut, "x.yaml:1:65:", "nested deeper than 64 levels");
     free(open);
     free(shut);
     open = repeated("[", 64, "", "x");

@@ -1,0 +1,947 @@
+/* `mpbench compare`, over databases made through the store. */
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/core/memory.h"
+#include "results/compare.h"
+#include "tests/results/scratch.h"
+
+/* ---- a database ----------------------------------------------------------------------------- */
+
+static mp_store *store;
+
+static int make_store(void **state)
+{
+    static int count;
+    char name[32];
+    mp_error err = {0};
+
+    (void)state;
+    snprintf(name, sizeof name, "compare%d.db", count++);
+    return mp_store_open(scratch_file(name), MP_STORE_WRITE, &store, &err) ? -1 : 0;
+}
+
+static int drop_store(void **state)
+{
+    (void)state;
+    mp_store_close(store);
+    store = NULL;
+    return 0;
+}
+
+static int64_t add_run_by(const char *label, const char *machine, const char *engine)
+{
+    static int count;
+    char uuid[40];
+    const mp_run_info run = {.uuid = uuid,
+                             .label = label,
+                             .engine = engine,
+                             .device = "cpu",
+                             .command = "mpbench run",
+                             .plan = "p",
+                             .fingerprint = machine};
+    mp_error err = {0};
+    int64_t id = 0;
+
+    snprintf(uuid, sizeof uuid, "%08d-0000-4000-8000-000000000000", ++count);
+    if (mp_store_begin_run(store, &run, &id, &err))
+        fail_msg("%s", err.text);
+    return id;
+}
+
+static int64_t add_run(const char *label)
+{
+    return add_run_by(label, "this machine", "native");
+}
+
+/* A finished cell.  settings: "KEY=VAL KEY=VAL", of which the key of the cell is made. */
+typedef struct cell_spec {
+    const char *scenario, *settings;
+    const char *status; /* NULL: ok */
+    const char *error, *reference, *checkpoint_hash;
+    mp_metric_row metrics[8];
+    double samples[8];
+    int sample_count;
+} cell_spec;
+
+static mp_metric_row metric(const char *name, double value)
+{
+    const bool bytes = strstr(name, "mib") != NULL;
+
+    return (mp_metric_row){.name = name,
+                           .stage = "run",
+                           .step = -1,
+                           .module = "",
+                           .value = value,
+                           .unit = !strcmp(name, "seconds") ? "s"
+                                   : bytes                  ? "MiB"
+                                                            : "1"};
+}
+
+static int split_settings(char *text, mp_pair *out)
+{
+    int n = 0;
+    char *rest;
+
+    for (char *word = strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        char *value = strchr(word, '=');
+        assert_non_null(value);
+        *value = '\0';
+        out[n++] = (mp_pair){word, value + 1};
+    }
+    return n;
+}
+
+static int64_t begin_cell(int64_t run, const cell_spec *spec)
+{
+    const char *scenario = spec->scenario ? spec->scenario : "sana";
+    char key[300], settings[300];
+    mp_pair pairs[16];
+    mp_error err = {0};
+    int64_t id = 0;
+
+    snprintf(key, sizeof key, "%s/%s", scenario, spec->settings);
+    snprintf(settings, sizeof settings, "%s", spec->settings);
+    const int n = split_settings(settings, pairs);
+    const mp_cell_info cell = {.key = key,
+                               .scenario = scenario,
+                               .scenario_hash = key,
+                               .pipeline = "sana",
+                               .checkpoint = "tiny",
+                               .checkpoint_hash =
+                                   spec->checkpoint_hash ? spec->checkpoint_hash : "c",
+                               .repro = "mpbench run",
+                               .settings = pairs,
+                               .setting_count = n};
+    if (mp_store_begin_cell(store, run, &cell, &id, &err))
+        fail_msg("%s", err.text);
+    return id;
+}
+
+static int64_t add_cell(int64_t run, const cell_spec *spec)
+{
+    const int64_t id = begin_cell(run, spec);
+    mp_sample_row samples[8];
+    mp_error err = {0};
+    int metrics = 0;
+
+    while (metrics < 8 && spec->metrics[metrics].name)
+        metrics++;
+    for (int i = 0; i < spec->sample_count; i++)
+        samples[i] = (mp_sample_row){i, "total", spec->samples[i]};
+    const mp_cell_result result = {.status = spec->status ? spec->status : "ok",
+                                   .as_expected = true,
+                                   .step = -1,
+                                   .error = spec->error,
+                                   .reference = spec->reference,
+                                   .metrics = spec->metrics,
+                                   .metric_count = metrics,
+                                   .samples = samples,
+                                   .sample_count = spec->sample_count};
+    if (mp_store_finish_cell(store, id, &result, &err))
+        fail_msg("%s", err.text);
+    return id;
+}
+
+/* A cell with a drift. */
+static int64_t add_drift(int64_t run, const char *settings, double drift)
+{
+    return add_cell(
+        run, &(cell_spec){.settings = settings, .metrics = {metric("latent_rel_l2", drift)}});
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+static char *compared(const mp_compare_options *o, int *status)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    mp_error err = {0};
+
+    assert_non_null(f);
+    if (mp_compare(store, o, f, status, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(fclose(f), 0);
+    return text;
+}
+
+static json_t *compare_json(const char *a, const char *b)
+{
+    const mp_compare_options o = {.a = a, .b = b, .format = MP_JSON};
+    json_error_t why;
+    int status;
+    char *text = compared(&o, &status);
+    json_t *all = json_loads(text, 0, &why);
+
+    if (!all)
+        fail_msg("%s in %s", why.text, text);
+    free(text);
+    assert_int_equal(json_integer_value(json_object_get(all, "version")), 1);
+    return all;
+}
+
+static char *compare_text(const char *a, const char *b, mp_format format)
+{
+    const mp_compare_options o = {.a = a, .b = b, .format = format};
+    int status;
+
+    return compared(&o, &status);
+}
+
+static int gate(const char *a, const char *b)
+{
+    const mp_compare_options o = {.a = a, .b = b, .fail_on_worse = true, .format = MP_JSON};
+    int status = -1;
+    char *text = compared(&o, &status);
+    json_t *all = json_loads(text, 0, NULL);
+
+    assert_int_equal(json_integer_value(json_object_get(all, "exit_status")), status);
+    json_decref(all);
+    free(text);
+    return status;
+}
+
+static void refuses(const char *a, const char *b, mp_code code, const char *part)
+{
+    const mp_compare_options o = {.a = a, .b = b};
+    mp_error err = {0};
+    int status;
+
+    assert_int_equal(mp_compare(store, &o, stderr, &status, &err), code);
+    if (!strstr(err.text, part))
+        fail_msg("\"%s\" does not contain \"%s\"", err.text, part);
+}
+
+static int64_t id_of(const json_t *all, size_t i, const char *side)
+{
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), i);
+
+    return json_integer_value(json_object_get(json_object_get(pair, side), "id"));
+}
+
+static const char *word(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "(none)";
+}
+
+/* The judgement of a metric in pair i. */
+static const json_t *judged(const json_t *all, size_t i, const char *name)
+{
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), i);
+    const json_t *list = json_object_get(pair, "metrics");
+
+    for (size_t k = 0; k < json_array_size(list); k++)
+        if (!strcmp(word(json_array_get(list, k), "metric"), name))
+            return json_array_get(list, k);
+    fail_msg("pair %zu has no %s", i, name);
+    return NULL;
+}
+
+static size_t pair_count(const json_t *all)
+{
+    return json_array_size(json_object_get(all, "pairs"));
+}
+
+/* Exactly one pair, of these cells. */
+static void assert_pair(const char *a, const char *b, int64_t id_a, int64_t id_b)
+{
+    json_t *all = compare_json(a, b);
+
+    assert_int_equal(pair_count(all), 1);
+    assert_int_equal(id_of(all, 0, "a"), id_a);
+    assert_int_equal(id_of(all, 0, "b"), id_b);
+    json_decref(all);
+}
+
+/* The one pair's judgement of the metric, with part of its reason. */
+static void assert_verdict(const char *a, const char *b, const char *name, const char *verdict,
+                           const char *because)
+{
+    json_t *all = compare_json(a, b);
+    const json_t *m = judged(all, 0, name);
+
+    assert_int_equal(pair_count(all), 1);
+    if (strcmp(word(m, "verdict"), verdict) || !strstr(word(m, "because"), because))
+        fail_msg("%s is %s because %s, expected %s because %s", name, word(m, "verdict"),
+                 word(m, "because"), verdict, because);
+    json_decref(all);
+}
+
+/* ---- selectors ------------------------------------------------------------------------------ */
+
+static void test_select__takes_dtypes_under_any_name(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const int64_t a = add_drift(run, "precision.default=fp16 inputs.seed=7", 1);
+    const int64_t b = add_drift(run, "precision.default=bf16 inputs.seed=7", 2);
+
+    assert_pair("fp16", "bf16", a, b);
+    assert_pair("half", "torch.bfloat16", a, b);
+    assert_pair("precision.default=F16", "precision.default=BF16", a, b);
+    assert_pair("precision.default=float16,inputs.seed=7", "bf16", a, b);
+}
+
+static void test_select__takes_labels_runs_and_uuids(void **state)
+{
+    (void)state;
+    const int64_t before = add_run("before"), after = add_run("after");
+    const int64_t a = add_drift(before, "precision.default=fp16", 1);
+    const int64_t b = add_drift(after, "precision.default=fp16", 2);
+    char id_a[32], id_b[32], uuid[40], *found;
+
+    assert_pair("before", "after", a, b);
+    assert_pair("label=after", "label=before", b, a);
+    snprintf(id_a, sizeof id_a, "%lld", (long long)before);
+    snprintf(id_b, sizeof id_b, "run=%lld", (long long)after);
+    assert_pair(id_a, id_b, a, b);
+    found = sql_text(mp_store_path(store), "SELECT uuid FROM run WHERE label = 'before'");
+    snprintf(uuid, sizeof uuid, "%s", found);
+    free(found);
+    assert_pair(uuid, "after", a, b);
+}
+
+static void test_select__takes_lists_with_commas_in_brackets(void **state)
+{
+    (void)state;
+    const int64_t run = add_run("a,b");
+    const int64_t a = add_drift(run, "tiling=[32,32] inputs.seed=1", 1);
+    const int64_t b = add_drift(run, "tiling={tile:[8,8],stride:[4,4]} inputs.seed=1", 1);
+
+    add_drift(run, "tiling=[32,32] inputs.seed=2", 1);
+    assert_pair("tiling=[32,32],inputs.seed=1", "tiling={tile:[8,8],stride:[4,4]},inputs.seed=1", a,
+                b);
+    assert_pair("label=a,b,tiling=[32,32],inputs.seed=1", "tiling={tile:[8,8],stride:[4,4]}", a, b);
+}
+
+static void test_select__pairs_no_component_with_a_component(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const int64_t none = add_drift(run, "precision.components=none precision.default=fp16", 1);
+    const int64_t vae = add_drift(run, "precision.components.vae=bf16 precision.default=fp16", 2);
+
+    add_drift(run, "precision.components.vae=bf16 precision.default=bf16", 3);
+    assert_pair("precision.components=none", "precision.components.vae=bf16", none, vae);
+    assert_pair("precision.components=none", "precision.components.vae=torch.bfloat16", none, vae);
+    assert_pair("precision.default=fp16,precision.components=none",
+                "precision.default=fp16,precision.components.vae=bf16", none, vae);
+}
+
+static void test_select__pairs_what_differs_in_nothing_else(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const int64_t a1 = add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
+    const int64_t a2 = add_drift(run, "precision.default=fp16 inputs.seed=2", 1);
+    const int64_t b2 = add_drift(run, "precision.default=bf16 inputs.seed=2", 1);
+    const int64_t b1 = add_drift(run, "precision.default=bf16 inputs.seed=1", 1);
+
+    add_drift(run, "precision.default=fp16 inputs.seed=3", 1); /* alone */
+    add_cell(run, &(cell_spec){.scenario = "other", .settings = "precision.default=bf16"});
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 2);
+    assert_int_equal(id_of(all, 0, "a"), a1);
+    assert_int_equal(id_of(all, 0, "b"), b1);
+    assert_int_equal(id_of(all, 1, "a"), a2);
+    assert_int_equal(id_of(all, 1, "b"), b2);
+    const json_t *pairs = json_object_get(all, "pairs");
+    assert_string_equal(word(json_array_get(pairs, 0), "cell"), "inputs.seed=1");
+    assert_string_equal(word(json_array_get(pairs, 1), "cell"), "inputs.seed=2");
+    assert_int_equal(json_integer_value(json_object_get(all, "unpaired_a")), 1);
+    assert_int_equal(json_integer_value(json_object_get(all, "unpaired_b")), 1);
+    json_decref(all);
+    char *text = compare_text("fp16", "bf16", MP_TEXT);
+    assert_non_null(strstr(
+        text, "left out: 1 cell of A and 1 of B have no partner that differs in nothing else\n"));
+    free(text);
+}
+
+static void test_select__prefers_what_one_side_alone_asks_for(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const int64_t a = add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
+    const int64_t b = add_drift(run, "precision.default=bf16 inputs.seed=1", 1);
+
+    add_drift(run, "precision.default=bf16 inputs.seed=2", 1); /* newer */
+    assert_pair("precision.default=fp16,inputs.seed=1", "bf16", a, b);
+}
+
+static void test_select__mixes_no_engines_and_no_checkpoints(void **state)
+{
+    (void)state;
+    const int64_t native = add_run("n"), torch = add_run_by("t", "this machine", "torch");
+    const cell_spec again = {.settings = "precision.default=bf16", .checkpoint_hash = "d"};
+    const int64_t a = add_drift(native, "precision.default=fp16", 1);
+    const int64_t b = add_drift(native, "precision.default=bf16", 1);
+    const int64_t other = add_drift(torch, "precision.default=bf16", 1);
+
+    add_cell(native, &again);
+    assert_pair("fp16", "bf16", a, b);
+    const int64_t half = add_drift(torch, "precision.default=fp16", 1);
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 2);
+    assert_int_equal(id_of(all, 1, "a"), half);
+    assert_int_equal(id_of(all, 1, "b"), other);
+    assert_string_equal(word(json_array_get(json_object_get(all, "pairs"), 1), "cell"),
+                        "engine=torch");
+    json_decref(all);
+    assert_pair("engine=native,precision.default=fp16", "engine=torch,precision.default=fp16", a,
+                half);
+    assert_pair("label=n,precision.default=fp16", "label=t,precision.default=fp16", a, half);
+}
+
+static void test_select__takes_the_newest_of_several(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_drift(run, "precision.default=fp16", 1);
+    add_drift(run, "precision.default=bf16", 1);
+    const int64_t a = add_drift(run, "precision.default=fp16", 2);
+    const int64_t b = add_drift(run, "precision.default=bf16", 2);
+    begin_cell(run, &(cell_spec){.settings = "precision.default=bf16"}); /* still running */
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp16", .status = "interrupted"});
+    assert_pair("fp16", "bf16", a, b);
+}
+
+static void test_select__compares_scenarios(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const int64_t a = add_cell(run, &(cell_spec){.scenario = "old", .settings = "inputs.seed=1"});
+    const int64_t b = add_cell(run, &(cell_spec){.scenario = "new", .settings = "inputs.seed=1"});
+
+    assert_pair("scenario=old", "scenario=new", a, b);
+    char *text = compare_text("scenario=old", "scenario=new", MP_TEXT);
+    assert_non_null(strstr(text, "\nold against new\n"));
+    free(text);
+}
+
+static void test_select__says_what_there_is(void **state)
+{
+    (void)state;
+    refuses("fp16", "bf16", MP_EMISSING,
+            "holds no finished cell; record something with `mpbench run` first");
+    const int64_t run = add_run("before");
+    add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
+    add_drift(run, "precision.default=bf16 inputs.seed=2", 1);
+    add_run("empty");
+    refuses("fp32", "bf16", MP_EMISSING,
+            "no finished cell has precision.default=fp32; there is: bf16, fp16");
+    refuses("bf16", "afetr", MP_EMISSING, "no finished cell has label=afetr; there is: before");
+    refuses("empty", "before", MP_EMISSING, "no finished cell has label=empty; there is: before");
+    refuses("engine=torch", "bf16", MP_EMISSING,
+            "no finished cell has engine=torch; there is: native");
+    refuses("99", "bf16", MP_EMISSING, "no finished cell has run=99; there is: ");
+    refuses("precison=fp16", "bf16", MP_EMISSING,
+            "no cell has the key 'precison'; there are: inputs.seed, precision.default, and run, "
+            "uuid, label, engine, device, scenario");
+    refuses("precision.default=fp16,inputs.seed=2", "bf16", MP_EMISSING,
+            "match each part of 'precision.default=fp16,inputs.seed=2', but none matches all");
+    refuses("fp16", "bf16", MP_EMISSING, "the nearest, 1 and 2, differ also in inputs.seed");
+    refuses("fp16", "half", MP_EMISSING, "match the same cell only, 1");
+    refuses("", "bf16", MP_EUSAGE, "'' selects nothing: expected a dtype, a label");
+    refuses("=x", "bf16", MP_EUSAGE, "'=x' selects nothing");
+    refuses("bf16", "a b=x", MP_EUSAGE, "'a b=x' selects nothing");
+}
+
+static void test_select__refuses_more_conditions_than_it_holds(void **state)
+{
+    (void)state;
+    char text[400] = "a=1";
+
+    add_drift(add_run(NULL), "precision.default=fp16", 1);
+    for (int i = 0; i < 16; i++)
+        strcat(text, ",b=2");
+    refuses(text, "fp16", MP_EUSAGE, "or up to 16 of KEY=VAL");
+}
+
+/* ---- drift ---------------------------------------------------------------------------------- */
+
+static void test_judge__takes_any_drift_for_exact(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp16",
+                               .metrics = {metric("latent_rel_l2", 0.1), metric("psnr_db", 30),
+                                           metric("ssim", 0.9), metric("seam", 1.0)}});
+    add_cell(run, &(cell_spec){.settings = "precision.default=bf16",
+                               .metrics = {metric("latent_rel_l2", 0.1 * (1 + 1e-12)),
+                                           metric("psnr_db", INFINITY), metric("ssim", 0.8),
+                                           metric("seam", 1.0)}});
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "worse", "exact");
+    assert_verdict("bf16", "fp16", "latent_rel_l2", "better", "exact");
+    assert_verdict("fp16", "bf16", "psnr_db", "better", "exact");
+    assert_verdict("fp16", "bf16", "ssim", "worse", "exact");
+    assert_verdict("fp16", "bf16", "seam", "same", "exact");
+}
+
+static void test_judge__knows_nan_and_infinity(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp16",
+                               .metrics = {metric("a", NAN), metric("b", NAN), metric("c", 1),
+                                           metric("d", INFINITY), metric("e", 1)}});
+    add_cell(run, &(cell_spec){.settings = "precision.default=bf16",
+                               .metrics = {metric("a", NAN), metric("b", 1), metric("c", INFINITY),
+                                           metric("d", INFINITY), metric("e", -INFINITY)}});
+    assert_verdict("fp16", "bf16", "a", "same", "");
+    assert_verdict("fp16", "bf16", "b", "incomparable", "");
+    assert_verdict("fp16", "bf16", "c", "worse", "");
+    assert_verdict("fp16", "bf16", "d", "same", "");
+    assert_verdict("fp16", "bf16", "e", "better", "");
+    json_t *all = compare_json("fp16", "bf16");
+    assert_string_equal(word(judged(all, 0, "b"), "a"), "nan");
+    assert_string_equal(word(judged(all, 0, "c"), "b"), "inf");
+    assert_string_equal(word(judged(all, 0, "e"), "b"), "-inf");
+    assert_true(json_is_null(json_object_get(judged(all, 0, "c"), "ratio")));
+    json_decref(all);
+}
+
+static void test_judge__ignores_what_lies_in_the_references_own_noise(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp32",
+                               .metrics = {metric("latent_rel_l2", 1e-7), metric("ssim", 0.9),
+                                           metric("floor_latent_rel_l2", 5e-7)}});
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp16",
+                               .metrics = {metric("latent_rel_l2", 4e-7), metric("ssim", 0.8),
+                                           metric("floor_latent_rel_l2", 5e-7)}});
+    add_cell(run, &(cell_spec){.settings = "precision.default=bf16",
+                               .metrics = {metric("latent_rel_l2", 6e-7),
+                                           metric("floor_latent_rel_l2", 5e-7)}});
+    assert_verdict("fp32", "fp16", "latent_rel_l2", "same",
+                   "both within the reference's own noise, 5e-07");
+    assert_verdict("fp32", "fp16", "ssim", "worse", "exact");
+    assert_verdict("fp32", "bf16", "latent_rel_l2", "worse", "exact");
+    json_t *all = compare_json("fp32", "fp16");
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+    assert_int_equal(json_array_size(json_object_get(pair, "metrics")), 2); /* no floor_ */
+    json_decref(all);
+}
+
+static void test_judge__says_that_references_differ(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_cell(run, &(cell_spec){.settings = "tiling=on",
+                               .reference = "r1",
+                               .metrics = {metric("latent_rel_l2", 1)}});
+    add_cell(run, &(cell_spec){.settings = "tiling=off",
+                               .reference = "r2",
+                               .metrics = {metric("latent_rel_l2", 2)}});
+    assert_verdict("tiling=on", "tiling=off", "latent_rel_l2", "worse",
+                   "exact, each against its own reference");
+}
+
+/* ---- time and memory ------------------------------------------------------------------------ */
+
+static void add_timed(int64_t run, const char *settings, int n, const double *seconds)
+{
+    cell_spec spec = {.settings = settings, .sample_count = n};
+
+    memcpy(spec.samples, seconds, (size_t)n * sizeof *seconds);
+    spec.metrics[0] = metric("seconds", seconds[n / 2]);
+    add_cell(run, &spec);
+}
+
+static void test_judge__tests_time_by_ranks(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_timed(run, "t=fast", 5, (double[]){1.0, 1.1, 1.2, 1.3, 1.4});
+    add_timed(run, "t=slow", 5, (double[]){2.0, 2.1, 2.2, 2.3, 2.4});
+    add_timed(run, "t=alike", 5, (double[]){1.05, 1.15, 1.25, 1.35, 1.45});
+    add_timed(run, "t=near", 5, (double[]){1.41, 1.4101, 1.4102, 1.4103, 1.4104});
+    add_timed(run, "t=nearer", 5, (double[]){1.415, 1.4151, 1.4152, 1.4153, 1.4154});
+    /* 5 + 5 disjoint: 2 of C(10, 5) = 252 orders are as extreme, p = 0.0079 */
+    assert_verdict("t=fast", "t=slow", "seconds", "worse", "p=0.0079, n=5+5");
+    assert_verdict("t=slow", "t=fast", "seconds", "better", "p=0.0079, n=5+5");
+    assert_verdict("t=fast", "t=alike", "seconds", "noise", "n=5+5");
+    assert_verdict("t=near", "t=nearer", "seconds", "same", "p=0.0079"); /* by 0.4 % */
+    json_t *all = compare_json("t=fast", "t=slow");
+    /* 2 / 252; the p is a ratio of whole numbers, right to an ulp or two */
+    assert_true(fabs(json_real_value(json_object_get(judged(all, 0, "seconds"), "p")) - 2.0 / 252) <
+                1e-15);
+    json_decref(all);
+}
+
+static void test_judge__says_how_many_samples_are_needed(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_timed(run, "t=fast", 3, (double[]){1.0, 1.1, 1.2});
+    add_timed(run, "t=slow", 3, (double[]){2.0, 2.1, 2.2});
+    add_timed(run, "t=enough", 4, (double[]){3.0, 3.1, 3.2, 3.3});
+    add_timed(run, "t=also", 4, (double[]){4.0, 4.1, 4.2, 4.3});
+    assert_verdict("t=fast", "t=slow", "seconds", "too few", "n=3+3, need 4+4");
+    assert_verdict("t=enough", "t=also", "seconds", "worse", "p=0.029, n=4+4");
+    add_cell(run, &(cell_spec){.settings = "t=none", .metrics = {metric("seconds", 1)}});
+    assert_verdict("t=none", "t=slow", "seconds", "too few", "n=0+3, need 4+4");
+}
+
+static void test_judge__leaves_warm_ups_out(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    char sql[200];
+
+    add_timed(run, "t=fast", 5, (double[]){1.0, 1.1, 1.2, 1.3, 1.4});
+    add_timed(run, "t=slow", 5, (double[]){2.0, 2.1, 2.2, 2.3, 2.4});
+    snprintf(sql, sizeof sql,
+             "INSERT INTO sample VALUES (1, -1, 'total', 9.0), (1, 0, 'decode', 9.0)");
+    sql_run(mp_store_path(store), sql);
+    assert_verdict("t=fast", "t=slow", "seconds", "worse", "p=0.0079, n=5+5");
+}
+
+static void test_judge__gives_memory_two_percent(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    static const double mib[] = {1000, 1020, 1021, 979};
+    static const char *const settings[] = {"m=a", "m=b", "m=c", "m=d"};
+
+    for (int i = 0; i < 4; i++)
+        add_cell(run,
+                 &(cell_spec){.settings = settings[i], .metrics = {metric("peak_mib", mib[i])}});
+    assert_verdict("m=a", "m=b", "peak_mib", "same", "within 2 %");
+    assert_verdict("m=a", "m=c", "peak_mib", "worse", "beyond 2 %");
+    assert_verdict("m=a", "m=d", "peak_mib", "better", "beyond 2 %");
+}
+
+static void test_judge__compares_no_time_of_other_machines(void **state)
+{
+    (void)state;
+    const int64_t here = add_run("here"), there = add_run_by("there", "another", "native");
+    cell_spec spec = {.settings = "precision.default=fp16",
+                      .metrics = {metric("seconds", 1), metric("peak_mib", 1),
+                                  metric("latent_rel_l2", 0.1), metric("image_rel_l2", 0.1),
+                                  metric("floor_image_rel_l2", 1e-3)},
+                      .samples = {1, 1.1, 1.2, 1.3, 1.4},
+                      .sample_count = 5};
+
+    add_cell(here, &spec);
+    for (int i = 0; i < 5; i++)
+        spec.samples[i] += 10;
+    spec.metrics[0].value = 11;
+    spec.metrics[1].value = 2;
+    spec.metrics[2].value = 0.1001;
+    spec.metrics[3].value = 0.1001;
+    add_cell(there, &spec);
+    assert_verdict("here", "there", "seconds", "incomparable", "other machines");
+    assert_verdict("here", "there", "peak_mib", "incomparable", "other machines");
+    assert_verdict("here", "there", "latent_rel_l2", "worse", "other machines");
+    assert_verdict("here", "there", "image_rel_l2", "noise",
+                   "other machines, less than the reference's noise, 0.001");
+}
+
+/* ---- outcomes and the gate ------------------------------------------------------------------ */
+
+static void add_outcomes(void)
+{
+    const int64_t before = add_run("before"), after = add_run("after");
+    static const struct {
+        const char *settings, *before, *after;
+    } rows[] = {{"c=1", "ok", "error"}, {"c=2", "crash", "ok"}, {"c=3", "oom", "nonfinite"}};
+
+    for (int i = 0; i < 3; i++) {
+        add_cell(before, &(cell_spec){.settings = rows[i].settings,
+                                      .status = rows[i].before,
+                                      .error = "old error",
+                                      .metrics = {metric("latent_rel_l2", 1)}});
+        add_cell(after, &(cell_spec){.settings = rows[i].settings,
+                                     .status = rows[i].after,
+                                     .error = i == 1 ? NULL : "new error",
+                                     .metrics = {metric("latent_rel_l2", 2)}});
+    }
+}
+
+static void test_compare__tells_failing_from_fixed(void **state)
+{
+    (void)state;
+    add_outcomes();
+    json_t *all = compare_json("before", "after");
+    const json_t *pairs = json_object_get(all, "pairs");
+    assert_int_equal(pair_count(all), 3);
+    assert_string_equal(word(json_array_get(pairs, 0), "outcome"), "worse");
+    assert_string_equal(word(json_array_get(pairs, 1), "outcome"), "better");
+    assert_string_equal(word(json_array_get(pairs, 2), "outcome"), "same");
+    assert_string_equal(word(json_object_get(json_array_get(pairs, 2), "a"), "status"), "oom");
+    assert_string_equal(word(json_object_get(json_array_get(pairs, 0), "b"), "error"), "new error");
+    for (size_t i = 0; i < 3; i++) /* what a broken run measured is no quality of it */
+        assert_int_equal(json_array_size(json_object_get(json_array_get(pairs, i), "metrics")), 0);
+    assert_non_null(strstr(word(all, "verdict"), "MIXED exit=0 (B against A: 1 better, 1 worse"));
+    assert_non_null(strstr(word(all, "verdict"), "1 newly failing, 1 fixed)"));
+    json_decref(all);
+
+    char *text = compare_text("before", "after", MP_TEXT);
+    assert_non_null(
+        strstr(text, "c=1   outcome     ok      error    -  B newly fails  new error\n"));
+    assert_non_null(
+        strstr(text, "c=2   outcome  crash         ok    -  B is fixed     old error\n"));
+    assert_non_null(
+        strstr(text, "c=3   outcome    oom  nonfinite    -  both fail      new error\n"));
+    assert_non_null(strstr(text, "\n1 pair fails on both sides\n"));
+    free(text);
+    assert_int_equal(gate("before", "after"), 1);
+}
+
+static void test_compare__gates_on_worse_and_on_what_cannot_be_told(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_drift(run, "c=a", 1);
+    add_drift(run, "c=b", 2);
+    add_timed(run, "c=few", 3, (double[]){1, 1.1, 1.2});
+    add_timed(run, "c=fewer", 2, (double[]){1, 1.1});
+    add_cell(run, &(cell_spec){.settings = "c=empty"});
+    add_cell(run, &(cell_spec){.settings = "c=hollow"});
+    assert_int_equal(gate("c=a", "c=b"), 1);
+    assert_int_equal(gate("c=b", "c=a"), 0);
+    assert_int_equal(gate("c=few", "c=fewer"), 4);
+    assert_int_equal(gate("c=empty", "c=hollow"), 4); /* nothing was measured */
+    const mp_compare_options open = {.a = "c=a", .b = "c=b"};
+    int status = -1;
+    char *text = compared(&open, &status);
+    assert_int_equal(status, 0);
+    assert_non_null(strstr(text, "\nverdict: WORSE exit=0 (B against A: 0 better, 1 worse"));
+    free(text);
+    const mp_compare_options strict = {.a = "c=a", .b = "c=b", .fail_on_worse = true};
+    text = compared(&strict, &status);
+    assert_non_null(strstr(text, "\nverdict: REGRESSION exit=1 ("));
+    free(text);
+    const mp_compare_options few = {.a = "c=few", .b = "c=fewer", .fail_on_worse = true};
+    text = compared(&few, &status);
+    assert_non_null(strstr(text, "\nverdict: INCONCLUSIVE exit=4 ("));
+    free(text);
+}
+
+static void test_compare__looks_at_one_metric_alone(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    mp_compare_options o = {
+        .a = "c=a", .b = "c=b", .metric = "ssim", .fail_on_worse = true, .format = MP_CSV};
+    mp_error err = {0};
+    int status = -1;
+
+    add_cell(run, &(cell_spec){.settings = "c=a",
+                               .metrics = {metric("latent_rel_l2", 1), metric("ssim", 0.5)}});
+    add_cell(run, &(cell_spec){.settings = "c=b",
+                               .metrics = {metric("latent_rel_l2", 2), metric("ssim", 0.5)}});
+    char *text = compared(&o, &status);
+    assert_string_equal(text, "scenario,cell,metric,A,B,B/A,verdict,because\r\n"
+                              "sana,-,ssim,0.5,0.5,1,same,exact\r\n");
+    assert_int_equal(status, 0);
+    free(text);
+    o.metric = "sism";
+    assert_int_equal(mp_compare(store, &o, stderr, &status, &err), MP_EMISSING);
+    assert_non_null(strstr(err.text, "no pair of cells has the metric 'sism'; `mpbench show ID`"));
+}
+
+/* ---- forms ---------------------------------------------------------------------------------- */
+
+static void test_compare__sums_up_by_metric(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
+    add_drift(run, "precision.default=bf16 inputs.seed=1", 2);
+    add_drift(run, "precision.default=fp16 inputs.seed=2", 1);
+    add_drift(run, "precision.default=bf16 inputs.seed=2", 8);
+    json_t *all = compare_json("fp16", "bf16");
+    const json_t *row = json_array_get(json_object_get(all, "overall"), 0);
+    assert_string_equal(word(row, "metric"), "latent_rel_l2");
+    /* sqrt(2 * 8); exp and log are good to an ulp each */
+    assert_true(fabs(json_real_value(json_object_get(row, "geometric_mean_ratio")) - 4) < 1e-14);
+    assert_int_equal(json_integer_value(json_object_get(row, "worse")), 2);
+    json_decref(all);
+    char *text = compare_text("fp16", "bf16", MP_MARKDOWN);
+    assert_non_null(strstr(text, "A: fp16  \nB: bf16\n\n### sana\n\n| cell | metric | A | B |"));
+    assert_non_null(
+        strstr(text, "| inputs.seed=1 | latent\\_rel\\_l2 | 1 | 2 | 2 | B worse | exact |"));
+    assert_non_null(strstr(text, "\n### overall\n\n| metric | pairs | B/A, geometric mean |"));
+    assert_non_null(strstr(text, "| latent\\_rel\\_l2 | 2 | 4 | 0 | 2 | 0 | 0 | 0 |"));
+    free(text);
+}
+
+static void test_compare__escapes_hostile_text(void **state)
+{
+    (void)state;
+    static const char *const hostile = "\x1b[2J|<b>\n\xff\xe2\x80\xae";
+    const int64_t a = add_run(hostile), b = add_run("plain");
+    const cell_spec spec = {
+        .scenario = hostile, .settings = "c=1", .status = "error", .error = hostile};
+    json_t *all;
+    char *text;
+
+    add_cell(a, &spec);
+    add_cell(b, &spec);
+    static const mp_format formats[] = {MP_TEXT, MP_MARKDOWN, MP_CSV, MP_JSON};
+    for (int i = 0; i < 4; i++) {
+        text = compare_text(hostile, "plain", formats[i]);
+        assert_null(strchr(text, '\x1b'));
+        assert_null(strchr(text, '\xff'));
+        assert_null(strstr(text, "\xe2\x80\xae"));
+        if (formats[i] == MP_MARKDOWN)
+            assert_null(strstr(text, "|<b>"));
+        free(text);
+    }
+    all = compare_json(hostile, "plain");
+    assert_string_equal(word(all, "a"), "\\x1b[2J|<b>\\x0a\\xff\\xe2\\x80\\xae");
+    assert_int_equal(pair_count(all), 1);
+    json_decref(all);
+
+    const mp_compare_options o = {.a = "nobody", .b = "plain"};
+    mp_error err = {0};
+    int status;
+    assert_int_equal(mp_compare(store, &o, stderr, &status, &err), MP_EMISSING);
+    assert_non_null(strstr(err.text, "there is: plain, \\x1b[2J|<b>\\x0a\\xff\\xe2\\x80\\xae"));
+}
+
+/* ---- size and memory ------------------------------------------------------------------------ */
+
+/* 10,000 pairs of one scenario in one transaction: SQL makes it, since 20,000 commits take long. */
+static void fill(int pairs, bool paired)
+{
+    char sql[2000];
+
+    add_run("many");
+    snprintf(
+        sql, sizeof sql,
+        "BEGIN; WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < %d) "
+        "INSERT INTO cell (id, run, key, scenario, scenario_hash, pipeline, checkpoint, "
+        "checkpoint_hash, repro, started, status) SELECT i + 1, 1, 'many/' || i, 'many', i, "
+        "'sana', 't', 'c', 'r', 'now', 'ok' FROM n;"
+        "INSERT INTO cell_setting SELECT id, 'precision.default', iif(id %% 2, 'fp16', 'bf16') "
+        "FROM cell;"
+        "INSERT INTO cell_setting SELECT id, 'inputs.seed', %s FROM cell;"
+        "WITH RECURSIVE k(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j < 18) "
+        "INSERT INTO cell_setting SELECT id, 'setting.' || j, 'value ' || j FROM cell, k;"
+        "INSERT INTO metric SELECT id, 'latent_rel_l2', 'run', -1, '', id * 1e-6, NULL, '1' FROM "
+        "cell; COMMIT",
+        2 * pairs, paired ? "(id - 1) / 2" : "id");
+    sql_run(mp_store_path(store), sql);
+}
+
+static void test_compare__takes_twenty_thousand_cells(void **state)
+{
+    (void)state;
+    fill(10000, true);
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 10000);
+    json_decref(all);
+    char *text = compare_text("fp16", "bf16", MP_TEXT);
+    assert_non_null(strstr(text, "10000 worse"));
+    free(text);
+}
+
+static void test_select__leaves_twenty_thousand_cells_alone(void **state)
+{
+    (void)state;
+    fill(10000, false);
+    refuses("fp16", "bf16", MP_EMISSING, "differ also in inputs.seed");
+    sql_run(mp_store_path(store),
+            "UPDATE cell_setting SET value = '1' WHERE key = 'inputs.seed' AND cell = 2");
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 1);
+    assert_int_equal(json_integer_value(json_object_get(all, "unpaired_a")), 9999);
+    json_decref(all);
+}
+
+static void test_compare__reports_each_failed_allocation(void **state)
+{
+    (void)state;
+    const int64_t before = add_run("before"), after = add_run("after");
+    const mp_compare_options o = {.a = "before", .b = "after", .format = MP_JSON};
+    int failures = 0;
+
+    for (int i = 0; i < 3; i++) {
+        char settings[32];
+        snprintf(settings, sizeof settings, "c=%d d=1", i);
+        add_timed(before, settings, 5, (double[]){1.0, 1.1, 1.2, 1.3, 1.4});
+        add_timed(after, settings, 5, (double[]){2.0, 2.1, 2.2, 2.3, 2.4});
+    }
+    for (uint64_t n = 1;; n++) {
+        mp_error err = {0};
+        char *text = NULL;
+        size_t size;
+        int status;
+        FILE *f = open_memstream(&text, &size);
+        mp_memory_fail_at(n);
+        mp_compare(store, &o, f, &status, &err);
+        mp_memory_fail_at(0);
+        fclose(f);
+        /* the rank test without memory cannot tell, and says so */
+        const bool told = err.code || strstr(text, "the samples cannot be ranked");
+        if (err.code)
+            assert_int_equal(err.code, MP_ENOMEM);
+        free(text);
+        if (!told)
+            break;
+        failures++;
+    }
+    assert_true(failures > 50);
+}
+
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, make_store, drop_store)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH_STORE(test_select__takes_dtypes_under_any_name),
+        WITH_STORE(test_select__takes_labels_runs_and_uuids),
+        WITH_STORE(test_select__takes_lists_with_commas_in_brackets),
+        WITH_STORE(test_select__pairs_no_component_with_a_component),
+        WITH_STORE(test_select__pairs_what_differs_in_nothing_else),
+        WITH_STORE(test_select__prefers_what_one_side_alone_asks_for),
+        WITH_STORE(test_select__mixes_no_engines_and_no_checkpoints),
+        WITH_STORE(test_select__takes_the_newest_of_several),
+        WITH_STORE(test_select__compares_scenarios),
+        WITH_STORE(test_select__says_what_there_is),
+        WITH_STORE(test_select__refuses_more_conditions_than_it_holds),
+        WITH_STORE(test_judge__takes_any_drift_for_exact),
+        WITH_STORE(test_judge__knows_nan_and_infinity),
+        WITH_STORE(test_judge__ignores_what_lies_in_the_references_own_noise),
+        WITH_STORE(test_judge__says_that_references_differ),
+        WITH_STORE(test_judge__tests_time_by_ranks),
+        WITH_STORE(test_judge__says_how_many_samples_are_needed),
+        WITH_STORE(test_judge__leaves_warm_ups_out),
+        WITH_STORE(test_judge__gives_memory_two_percent),
+        WITH_STORE(test_judge__compares_no_time_of_other_machines),
+        WITH_STORE(test_compare__tells_failing_from_fixed),
+        WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
+        WITH_STORE(test_compare__looks_at_one_metric_alone),
+        WITH_STORE(test_compare__sums_up_by_metric),
+        WITH_STORE(test_compare__escapes_hostile_text),
+        WITH_STORE(test_compare__takes_twenty_thousand_cells),
+        WITH_STORE(test_select__leaves_twenty_thousand_cells_alone),
+        WITH_STORE(test_compare__reports_each_failed_allocation),
+    };
+
+    return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
+}
