@@ -28,6 +28,7 @@ typedef struct builder {
     int file_count, file_room;
     struct stat *seen; /* files and folders, so that none is read twice by another path */
     int seen_count, seen_room;
+    int names; /* of scenarios in folders, read before or not */
     mp_plan *plan;
     int room;
 } builder;
@@ -89,7 +90,10 @@ static void add_entry(builder *b, const char *path, int depth)
 {
     struct stat st;
 
-    if (stat(path, &st) || (!S_ISDIR(st.st_mode) && !is_scenario_name(path)) || seen_before(b, &st))
+    if (stat(path, &st) || (!S_ISDIR(st.st_mode) && !is_scenario_name(path)))
+        return;
+    b->names += !S_ISDIR(st.st_mode);
+    if (seen_before(b, &st))
         return;
     if (!S_ISDIR(st.st_mode))
         add_file(b, path);
@@ -131,7 +135,7 @@ static mp_code find_files(builder *b)
 {
     for (int i = 0; i < b->options->paths.count && !b->err->code; i++) {
         const char *path = b->options->paths.items[i];
-        const int before = b->file_count;
+        const int before = b->names;
         struct stat st;
         if (stat(path, &st))
             return mp_error_set(b->err, MP_EUSAGE,
@@ -143,9 +147,8 @@ static mp_code find_files(builder *b)
             add_file(b, path);
             continue;
         }
-        const int known = b->seen_count;
         add_folder(b, without_slash(b->arena, path), 0);
-        if (!b->err->code && b->file_count == before && b->seen_count == known)
+        if (!b->err->code && b->names == before)
             return mp_error_set(b->err, MP_EUSAGE,
                                 "%s: has no scenario in it; expected files named *.yaml", path);
     }

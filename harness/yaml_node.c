@@ -516,23 +516,30 @@ mp_yaml *mp_yaml_copy(mp_arena *a, const mp_yaml *node)
 }
 
 /* Appends key: value; the old arrays stay in the arena. */
-static void append(mp_arena *a, mp_yaml *map, const char *key, size_t n, mp_yaml *value)
+/* A key for a value that was put there: it stands where the value was written. */
+static mp_yaml *key_for(mp_arena *a, const char *key, size_t n, const mp_yaml *value)
 {
-    const size_t count = (size_t)map->count;
-    mp_yaml **keys = mp_arena_alloc(a, count + 1, sizeof *keys);
-    mp_yaml **items = mp_arena_alloc(a, count + 1, sizeof *items);
     mp_yaml *name = mp_arena_alloc(a, 1, sizeof *name);
 
-    if (count) {
-        memcpy(keys, map->keys, count * sizeof *keys);
-        memcpy(items, map->items, count * sizeof *items);
-    }
     *name = (mp_yaml){.kind = MP_YAML_SCALAR,
                       .file = value->file,
                       .line = value->line,
                       .column = value->column,
                       .text = mp_arena_strndup(a, key, n)};
-    keys[count] = name;
+    return name;
+}
+
+static void append(mp_arena *a, mp_yaml *map, const char *key, size_t n, mp_yaml *value)
+{
+    const size_t count = (size_t)map->count;
+    mp_yaml **keys = mp_arena_alloc(a, count + 1, sizeof *keys);
+    mp_yaml **items = mp_arena_alloc(a, count + 1, sizeof *items);
+
+    if (count) {
+        memcpy(keys, map->keys, count * sizeof *keys);
+        memcpy(items, map->items, count * sizeof *items);
+    }
+    keys[count] = key_for(a, key, n, value);
     items[count] = value;
     map->keys = keys;
     map->items = items;
@@ -553,10 +560,12 @@ bool mp_yaml_put(mp_arena *a, mp_yaml *map, const char *dotted, mp_yaml *value,
         return false;
     }
     if (!dotted[n]) {
-        if (i >= 0)
+        if (i >= 0) {
+            map->keys[i] = key_for(a, dotted, n, value);
             map->items[i] = value;
-        else
+        } else {
             append(a, map, dotted, n, value);
+        }
         return true;
     }
     if (i >= 0)

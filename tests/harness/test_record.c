@@ -301,8 +301,10 @@ static void test_record__stages_without_sense_are_malformed(void **state)
     assert_int_equal(r->sample_count, 0);
     line(r, "{\"event\":\"stage\",\"name\":\"x\",\"seconds\":1,\"activations\":-5,\"repeat\":-9}");
     assert_int_equal(r->sample_count, 1);
-    assert_int_equal(r->samples[0].repeat, 0);
+    assert_int_equal(r->samples[0].repeat, -9); /* a warm-up */
     assert_int_equal(r->stage_count, 0);
+    line(r, "{\"event\":\"stage\",\"name\":\"x\",\"seconds\":2,\"repeat\":-9}");
+    assert_int_equal(r->sample_count, 1); /* told twice: the first one stays */
     close_record(r);
 }
 

@@ -935,7 +935,7 @@ static void test_matches__nonsense_is_an_error(void **state)
         {"colour: red", "when:1:1: unknown key 'colour'"},
         {"tiling.tyle: [1, 1]", "when:1:1: unknown key 'tyle' in tiling; did you mean 'tile'?"},
         {"inputs.colour: red", "when:1:16: unknown key 'colour' in inputs"},
-        {"precision.components.unet: fp16", "when:1:29: unknown component 'unet'"},
+        {"precision.components.unet: fp16", "unknown component 'unet' in precision.components"},
         {"quirks: [x]", "when:1:10: unknown quirk 'x'"},
     };
     const mp_scenario s = good("tiling: 32x32+28x28\nprecision: {components: {}}");
