@@ -13,6 +13,7 @@ const char *const mp_verdict_names[MP_VERDICTS] = {"same",  "better",  "worse",
 static const double ALPHA = 0.05;        /* of the rank test */
 static const double TIME_EFFECT = 0.02;  /* below that a proved difference matters to nobody */
 static const double BYTES_EFFECT = 0.02; /* pages come and go from run to run */
+static const double BYTES_FLOOR = 1;     /* MiB: two equal runs of a small model differ by 0.4 */
 
 static bool higher_is_better(const char *metric)
 {
@@ -187,11 +188,15 @@ static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j
 
 static void judge_bytes(mp_judgement *j)
 {
-    j->verdict = direction(j);
-    if (fabs(j->b - j->a) <= BYTES_EFFECT * j->a)
-        j->verdict = MP_SAME;
-    snprintf(j->why, sizeof j->why, "%s %.0f %%", j->verdict == MP_SAME ? "within" : "beyond",
-             100 * BYTES_EFFECT);
+    const double difference = fabs(j->b - j->a);
+    const bool same = difference <= fmax(BYTES_EFFECT * j->a, BYTES_FLOOR);
+
+    j->verdict = same ? MP_SAME : direction(j);
+    if (same && difference > BYTES_EFFECT * j->a)
+        snprintf(j->why, sizeof j->why, "within %.0f MiB", BYTES_FLOOR);
+    else
+        snprintf(j->why, sizeof j->why, "%s %.0f %%", same ? "within" : "beyond",
+                 100 * BYTES_EFFECT);
 }
 
 /* What the reference itself is good for, where it is known: 0 is no noise. */

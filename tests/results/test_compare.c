@@ -616,19 +616,21 @@ static void test_judge__leaves_warm_ups_out(void **state)
     assert_verdict("t=fast", "t=slow", "seconds", "worse", "p=0.0079, n=5+5");
 }
 
-static void test_judge__gives_memory_two_percent(void **state)
+static void test_judge__gives_memory_two_percent_or_a_mebibyte(void **state)
 {
     (void)state;
     const int64_t run = add_run(NULL);
-    static const double mib[] = {1000, 1020, 1021, 979};
-    static const char *const settings[] = {"m=a", "m=b", "m=c", "m=d"};
+    static const double mib[] = {1000, 1020, 1021, 979, 10, 11, 11.1};
+    static const char *const settings[] = {"m=a", "m=b", "m=c", "m=d", "m=e", "m=f", "m=g"};
 
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 7; i++)
         add_cell(run,
                  &(cell_spec){.settings = settings[i], .metrics = {metric("peak_mib", mib[i])}});
     assert_verdict("m=a", "m=b", "peak_mib", "same", "within 2 %");
     assert_verdict("m=a", "m=c", "peak_mib", "worse", "beyond 2 %");
     assert_verdict("m=a", "m=d", "peak_mib", "better", "beyond 2 %");
+    assert_verdict("m=e", "m=f", "peak_mib", "same", "within 1 MiB");
+    assert_verdict("m=e", "m=g", "peak_mib", "worse", "beyond 2 %");
 }
 
 static void test_judge__compares_no_time_of_other_machines(void **state)
@@ -931,7 +933,7 @@ int main(void)
         WITH_STORE(test_judge__tests_time_by_ranks),
         WITH_STORE(test_judge__says_how_many_samples_are_needed),
         WITH_STORE(test_judge__leaves_warm_ups_out),
-        WITH_STORE(test_judge__gives_memory_two_percent),
+        WITH_STORE(test_judge__gives_memory_two_percent_or_a_mebibyte),
         WITH_STORE(test_judge__compares_no_time_of_other_machines),
         WITH_STORE(test_compare__tells_failing_from_fixed),
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
