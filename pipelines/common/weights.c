@@ -209,6 +209,11 @@ static void module_of(const char *name, char *out, size_t size)
     snprintf(out, size, "%.*s", dot ? (int)(dot - name) : 0, name);
 }
 
+/* What layerwise casting leaves alone in every model (DEFAULT_SKIP_MODULES_PATTERN in
+ * diffusers/hooks/layerwise_casting.py), to which a component adds its own. */
+static const char *const always_skipped[] = {"pos_embed", "patch_embed", "norm",
+                                             "^proj_in$", "^proj_out$",  NULL};
+
 /* Layerwise casting holds for linear, convolution and embedding layers: those whose "weight" has
  * two dimensions or more, with their bias. */
 static bool is_stored(const mp_weights *w, const param *p)
@@ -222,8 +227,8 @@ static bool is_stored(const mp_weights *w, const param *p)
     module_of(p->name, module, sizeof module);
     snprintf(weight, sizeof weight, "%s.weight", module);
     const param *sibling = find(w, weight);
-    return sibling && sibling->source.rank >= 2 && !is_skipped(module, w->o.storage_skip) &&
-           !is_skipped(module, w->o.keep_fp32);
+    return sibling && sibling->source.rank >= 2 && !is_skipped(module, always_skipped) &&
+           !is_skipped(module, w->o.storage_skip) && !is_skipped(module, w->o.keep_fp32);
 }
 
 /* An override names a parameter, its module or, like .to(dtype) on a module, a parent. */

@@ -41,8 +41,9 @@ typedef struct mp_weights_options {
     mp_dtype storage; /* MP_DTYPE_COUNT: as dtype */
     mp_e4m3_overflow e4m3;
     const char *const *keep_fp32; /* NULL-terminated module names, or NULL */
-    /* Kept out of storage: found anywhere in a module's path ("norm"), or at its ends with ^ and $
-     * ("^proj_in$").  NULL-terminated, or NULL.  The names of keep_fp32 are skipped too. */
+    /* Kept out of storage beside what always is: found anywhere in a module's path ("norm"), or at
+     * its ends with ^ and $ ("^proj_in$").  The model's _skip_layerwise_casting_patterns;
+     * NULL-terminated, or NULL.  The names of keep_fp32 are skipped too. */
     const char *const *storage_skip;
     const mp_dtype_override *overrides;
     int override_count;

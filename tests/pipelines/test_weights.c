@@ -138,6 +138,7 @@ static const shape block[] = {
     {"blocks.0.scale.weight", 1, {4}},      {"blocks.0.scale.bias", 1, {4}},
     {"blocks.0.table", 2, {2, 2}},          {"proj_in.weight", 2, {1, 1}},
     {"blocks.0.proj_in.weight", 2, {1, 1}}, {"wo.weight", 2, {2, 2}},
+    {"time_embedder.weight", 2, {2, 2}},    {"proj_out.weight", 2, {1, 1}},
 };
 enum { BLOCK = sizeof block / sizeof *block };
 
@@ -158,7 +159,7 @@ static mp_weights *bind_block(const mp_weights_options *o, mp_tensor *t)
  * apply_layerwise_casting walks them. */
 static void test_weights__storage_holds_for_layers_outside_the_skipped_modules(void **state)
 {
-    static const char *const skip[] = {"norm", "^proj_in$", NULL};
+    static const char *const skip[] = {"embedder", NULL}; /* the model's own */
     static const char *const keep[] = {"wo", NULL};
     static const bool stored[BLOCK] = {[0] = true, [1] = true, [8] = true};
     mp_weights_options o = plain;
@@ -207,8 +208,8 @@ static void test_weights__the_last_matching_override_wins_over_all(void **state)
     static const char *const keep[] = {"norm1", NULL};
     static const mp_dtype_override overrides[] = {
         {"net.blocks.0", MP_F32}, {"net.*.norm1*", MP_F16}, {"net.wo.weight", MP_F16}};
-    static const mp_dtype expected[BLOCK] = {MP_F32, MP_F32, MP_F16,  MP_F16, MP_F32,
-                                             MP_F32, MP_F32, MP_BF16, MP_F32, MP_F16};
+    static const mp_dtype expected[BLOCK] = {MP_F32, MP_F32,  MP_F16, MP_F16, MP_F32,  MP_F32,
+                                             MP_F32, MP_BF16, MP_F32, MP_F16, MP_BF16, MP_BF16};
     mp_weights_options o = plain;
     mp_tensor t[BLOCK];
 
@@ -221,7 +222,7 @@ static void test_weights__the_last_matching_override_wins_over_all(void **state)
     mp_weights *w = bind_block(&o, t);
     for (int i = 0; i < BLOCK; i++) {
         assert_int_equal(t[i].dtype, expected[i]);
-        assert_int_equal(t[i].store, i == 7 ? MP_F8_E5M2 : expected[i]);
+        assert_int_equal(t[i].store, i == 10 ? MP_F8_E5M2 : expected[i]);
     }
     mp_weights_close(w);
 }
@@ -234,7 +235,7 @@ static void test_weights__names_tensors_by_component_and_parameter(void **state)
 
     (void)state;
     assert_string_equal(t[0].name, "net.blocks.0.to_q.weight");
-    assert_int_equal(stats.parameters, 6 + 2 + 4 + 4 + 4 + 4 + 4 + 1 + 1 + 4);
+    assert_int_equal(stats.parameters, 6 + 2 + 4 + 4 + 4 + 4 + 4 + 1 + 1 + 4 + 4 + 1);
     assert_int_equal(stats.converted, 0);
     assert_true(stats.mapped > 34 * sizeof(float));
     mp_weights_close(w);
