@@ -15,14 +15,39 @@ static const char *quote_command(mp_arena *a, int argc, char **argv)
     return mp_text_take(&t, a);
 }
 
+/* What a repro line needs to run a cell with the same engine. */
+static const char *engine_flags(mp_arena *a, const mp_run_options *o)
+{
+    const struct {
+        const char *flag, *value, *fallback;
+    } flags[] = {{"engine", o->engine, "native"},
+                 {"device", o->device, "cpu"},
+                 {"python", o->python, NULL},
+                 {"pythonpath", o->pythonpath, NULL},
+                 {"reference", o->reference, "own"}};
+    mp_text t = {0};
+
+    mp_text_add(&t, "");
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        if (!flags[i].value || (flags[i].fallback && !strcmp(flags[i].value, flags[i].fallback)))
+            continue;
+        mp_text_printf(&t, " --%s ", flags[i].flag);
+        mp_text_shell(&t, flags[i].value);
+    }
+    return mp_text_take(&t, a);
+}
+
 int mp_cmd_run(int argc, char **argv)
 {
     static const char *const formats[] = {"text", "json", NULL};
-    static const char *const engines[] = {"native", NULL};
-    static const char *const devices[] = {"cpu", NULL};
+    static const char *const devices[] = {"cpu", "cuda", NULL};
+    static const char *const references[] = {"own", "native", NULL};
     mp_arena *a = mp_arena_create();
-    mp_run_options o = {.plan = {.repeat = -1, .warmup = -1}, .format = "text"};
-    const char *engine, *device; /* one of each so far: checked, and that is all */
+    mp_run_options o = {.plan = {.repeat = -1, .warmup = -1},
+                        .format = "text",
+                        .engine = "native",
+                        .device = "cpu",
+                        .reference = "own"};
     const mp_option options[] = {
         MP_OPTION("db", TEXT, &o.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
         MP_OPTION("label", TEXT, &o.label, "L", "name for this run, for compare and list"),
@@ -41,8 +66,18 @@ int mp_cmd_run(int argc, char **argv)
         MP_OPTION("dry-run", FLAG, &o.dry_run, NULL, "check everything, list the cells, stop"),
         MP_OPTION("format", TEXT, &o.format, "text|json", "of the result on stdout",
                   .among = formats),
-        MP_OPTION("engine", TEXT, &engine, "native", "what generates", .among = engines),
-        MP_OPTION("device", TEXT, &device, "cpu", "where", .among = devices),
+        MP_OPTION("engine", TEXT, &o.engine, "E",
+                  "native (default), diffusers, diffsynth, sdnext, or a worker's file"),
+        MP_OPTION("device", TEXT, &o.device, "cpu|cuda", "where (default: cpu)", .among = devices),
+        MP_OPTION("python", TEXT, &o.python, "PATH",
+                  "interpreter of a worker (default: MPBENCH_PYTHON, or python3)"),
+        MP_OPTION("pythonpath", TEXT, &o.pythonpath, "DIR",
+                  "where its library lies: a checkout, or the DIR of pip install --target DIR"),
+        MP_OPTION("keep-worker", FLAG, &o.keep_worker, NULL,
+                  "one worker for all cells: its library is imported once"),
+        MP_OPTION("reference", TEXT, &o.reference, "own|native",
+                  "whose runs the cells are measured against (default: the engine's own)",
+                  .among = references),
     };
     const mp_usage usage = {
         .command = "run",
@@ -57,6 +92,7 @@ int mp_cmd_run(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &o.plan.paths, &status)) {
         o.command = quote_command(a, argc, argv);
+        o.plan.engine_flags = engine_flags(a, &o);
         status = mp_run_all(a, &o);
     }
     mp_arena_free(a);

@@ -44,12 +44,12 @@ static const char *os_name(mp_arena *a)
     return uname(&u) ? NULL : mp_arena_printf(a, "%s %s %s", u.sysname, u.release, u.machine);
 }
 
-static void read_engine(mp_environment *e)
+static void read_program(mp_environment *e)
 {
     mp_error err = {0};
 
-    if (mp_digest_file("/proc/self/exe", e->engine, &err))
-        snprintf(e->engine, sizeof e->engine, "unknown");
+    if (mp_digest_file("/proc/self/exe", e->program, &err))
+        snprintf(e->program, sizeof e->program, "unknown");
 }
 
 static void fingerprint(mp_arena *a, mp_environment *e)
@@ -73,11 +73,11 @@ mp_code mp_environment_read(mp_arena *a, int threads, mp_environment *out, mp_er
     if (threads)
         d->threads = threads;
     out->pairs = mp_arena_alloc(a, MAX_PAIRS, sizeof *out->pairs);
-    read_engine(out);
+    read_program(out);
     fingerprint(a, out);
     add(out, "mpbench", MPBENCH_VERSION);
     add(out, "build", MPBENCH_BUILD ", " __VERSION__);
-    add(out, "program_sha256", mp_arena_strdup(a, out->engine));
+    add(out, "program_sha256", mp_arena_strdup(a, out->program));
     add(out, "git_commit", git_commit(a));
     add(out, "cpu", d->cpu);
     add(out, "isa", d->isa);

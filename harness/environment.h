@@ -12,7 +12,7 @@ typedef struct mp_environment {
     int count;
     const char *isa; /* MPBENCH_ISA, or NULL */
     char fingerprint[65];
-    char engine[65]; /* SHA-256 of this program: references are kept by it */
+    char program[65]; /* SHA-256 of this program */
 } mp_environment;
 
 /* threads 0: one for each logical CPU. */

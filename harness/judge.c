@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "harness/version.h"
+
 static const char *outcome_of(mp_code code)
 {
     switch (code) {
@@ -25,6 +27,10 @@ static const char *outcome_of(mp_code code)
         return "device";
     case MP_ENUMERIC:
         return "nan_first";
+    case MP_EENGINE:
+        return "engine";
+    case MP_EEXCEPTION:
+        return "exception";
     default:
         return "unsupported";
     }
@@ -100,6 +106,8 @@ static void judge_error(mp_arena *a, const mp_record *rec, mp_cell_result *r)
     r->error = mp_arena_strdup(a, rec->error.text);
     r->module = or_null(a, rec->error.module);
     r->op = or_null(a, rec->error.op);
+    r->exception = or_null(a, rec->exception);
+    r->frame = or_null(a, rec->frame);
     r->stage = or_null(a, rec->stage);
     r->step = rec->step;
     if (rec->error.code == MP_EDTYPE)
@@ -157,12 +165,14 @@ static const char *expectation_text(mp_arena *a, const mp_expectation *e)
 {
     mp_text t = {0};
 
+    if (e->engine)
+        mp_text_printf(&t, "with %s: ", e->engine);
     if (e->status)
         mp_text_printf(&t, "status %s", e->status);
     if (e->outcome)
-        mp_text_printf(&t, "%soutcome %s", t.length ? ", " : "", e->outcome);
+        mp_text_printf(&t, "%soutcome %s", e->status ? ", " : "", e->outcome);
     if (e->error)
-        mp_text_printf(&t, "%serror \"%s\"", t.length ? ", " : "", e->error);
+        mp_text_printf(&t, "%serror \"%s\"", e->status || e->outcome ? ", " : "", e->error);
     return mp_text_take(&t, a);
 }
 
@@ -177,12 +187,14 @@ static bool fulfilled(const mp_expectation *e, const mp_cell_result *r)
     return true;
 }
 
-mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, mp_cell_result *out, mp_error *err)
+mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, const mp_engine *engine,
+                             mp_cell_result *out, mp_error *err)
 {
     for (int i = 0; i < s->expect_count; i++) {
         const mp_expectation *e = &s->expect[i];
-        bool applies = true;
-        if (e->when && mp_scenario_matches(a, s, e->when, &applies, err))
+        bool applies =
+            !e->engine || mp_engine_condition_holds(e->engine, engine->name, engine->version);
+        if (applies && e->when && mp_scenario_matches(a, s, e->when, &applies, err))
             return err->code;
         if (!applies)
             continue;

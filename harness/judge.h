@@ -2,6 +2,7 @@
 #ifndef MP_HARNESS_JUDGE_H
 #define MP_HARNESS_JUDGE_H
 
+#include "harness/engines/engine.h"
 #include "harness/measure.h"
 #include "harness/plan.h"
 
@@ -10,7 +11,8 @@
 void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, const mp_outputs *x,
                   mp_cell_result *out);
 /* Fills expected and as_expected. */
-mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, mp_cell_result *out, mp_error *err);
+mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, const mp_engine *engine,
+                             mp_cell_result *out, mp_error *err);
 /* Fills budget: the broken ones, or NULL.  Only of a cell that succeeded. */
 void mp_judge_budgets(mp_arena *a, const mp_scenario *s, const mp_metrics *m, mp_cell_result *out);
 /* True when the checkpoint's files are what failed: bad input, not a bad run. */

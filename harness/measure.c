@@ -90,8 +90,24 @@ static void measure_picture(mp_metrics *m, const mp_outputs *x, const mp_outputs
     summarize(m, "ssim", ssim / (double)a.dim[0], "1");
 }
 
-void mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
-                      const mp_outputs *reference)
+/* Of two engines one may make another picture than the other. */
+static const char *find_misfit(const mp_metrics *m, const mp_outputs *x, const mp_outputs *ref)
+{
+    mp_tensor a, b;
+
+    for (int i = 0; i < mp_outputs_count(x); i++) {
+        a = mp_outputs_at(x, i);
+        if (mp_outputs_find(ref, a.name, &b) && !mp_same_shape(a, b))
+            return mp_arena_printf(m->arena,
+                                   "%s does not have the reference's shape (%lld and "
+                                   "%lld values): it cannot be compared",
+                                   a.name, (long long)mp_numel(a), (long long)mp_numel(b));
+    }
+    return NULL;
+}
+
+const char *mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
+                             const mp_outputs *reference)
 {
     const int steps = mp_outputs_steps(x);
     double last = NAN;
@@ -108,6 +124,7 @@ void mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
     if (!isnan(image))
         summarize(m, "image_rel_l2", image, "1");
     measure_picture(m, x, reference);
+    return find_misfit(m, x, reference);
 }
 
 void mp_measure_seam(mp_metrics *m, const mp_outputs *x, const mp_outputs *untiled,
@@ -197,7 +214,14 @@ void mp_measure_process(mp_metrics *m, const mp_execution *e)
     const mp_record *r = &e->record;
 
     measure_time(m, r);
-    summarize(m, "peak_mib", (double)e->end.peak_rss / MIB, "MiB");
+    summarize(m, "peak_mib", (double)(r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss) / MIB,
+              "MiB");
+    if (r->idle_rss)
+        summarize(m, "idle_mib", (double)r->idle_rss / MIB, "MiB");
+    if (r->cuda_reserved) {
+        summarize(m, "cuda_allocated_mib", (double)r->cuda_allocated / MIB, "MiB");
+        summarize(m, "cuda_reserved_mib", (double)r->cuda_reserved / MIB, "MiB");
+    }
     if (r->weights_mapped || r->weights_converted) {
         summarize(m, "weights_mapped_mib", (double)r->weights_mapped / MIB, "MiB");
         summarize(m, "weights_converted_mib", (double)r->weights_converted / MIB, "MiB");

@@ -5,7 +5,7 @@
 #ifndef MP_HARNESS_MEASURE_H
 #define MP_HARNESS_MEASURE_H
 
-#include "harness/execute.h"
+#include "harness/execution.h"
 #include "harness/outputs.h"
 
 typedef struct mp_metrics {
@@ -17,9 +17,10 @@ typedef struct mp_metrics {
 /* The summary of that name, NaN when there is none. */
 double mp_metrics_summary(const mp_metrics *m, const char *name);
 
-/* Drift of everything that both have, by stage and step, and the pictures. */
-void mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
-                      const mp_outputs *reference);
+/* Drift of everything that both have, by stage and step, and the pictures.  A tensor that both have
+ * in different shapes is the trouble: NULL, or a text in m's arena. */
+const char *mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outputs *x,
+                             const mp_outputs *reference);
 /* How visible the tiles' borders are, against the untiled picture. */
 void mp_measure_seam(mp_metrics *m, const mp_outputs *x, const mp_outputs *untiled,
                      const mp_tiling *tiling);

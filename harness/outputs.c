@@ -1,92 +1,164 @@
 #include "harness/outputs.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pipelines/common/file.h"
 #include "pipelines/common/safetensors.h"
 
 struct mp_outputs {
-    mp_safetensors *file; /* or: */
-    void *map;
-    size_t bytes;
+    mp_safetensors **files;
+    int file_count;
     mp_tensor *tensors;
     int count;
 };
 
-static mp_code map_file(const char *path, mp_outputs *o, mp_error *err)
-{
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
+/* ---- the folder ----------------------------------------------------------------------------- */
 
-    if (fd < 0 || fstat(fd, &st)) {
-        mp_error_set(err, MP_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    } else if (st.st_size > 0) {
-        o->bytes = (size_t)st.st_size;
-        o->map = mmap(NULL, o->bytes, PROT_READ, MAP_SHARED, fd, 0);
-        if (o->map == MAP_FAILED) {
-            o->map = NULL;
-            mp_error_set(err, MP_ENOMEM, "%s: cannot be mapped: %s", path, strerror(errno));
-        }
-    }
-    if (fd >= 0)
-        close(fd);
+static void empty(const char *folder)
+{
+    DIR *d = opendir(folder);
+
+    for (const struct dirent *e; d && (e = readdir(d));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            unlinkat(dirfd(d), e->d_name, 0);
+    if (d)
+        closedir(d);
+}
+
+mp_code mp_outputs_begin(const char *folder, mp_error *err)
+{
+    if (mkdir(folder, 0777) && errno != EEXIST)
+        return mp_error_set(err, MP_EIO,
+                            "%s: cannot be made: %s; make the cache's folder writable, or name "
+                            "another one with MPBENCH_CACHE",
+                            folder, strerror(errno));
+    empty(folder); /* of a run that was killed and had the same process number */
+    return MP_OK;
+}
+
+void mp_outputs_end(const char *folder)
+{
+    empty(folder);
+    rmdir(folder);
+}
+
+/* ---- what an engine wrote ------------------------------------------------------------------- */
+
+typedef struct shape_text {
+    char text[8 + 24 * MP_MAX_RANK];
+} shape_text;
+
+static shape_text write_shape(int rank, const int64_t *dim)
+{
+    shape_text s;
+    size_t n = (size_t)snprintf(s.text, sizeof s.text, "[");
+
+    for (int i = 0; i < rank; i++)
+        n += (size_t)snprintf(s.text + n, sizeof s.text - n, "%s%lld", i ? ", " : "",
+                              (long long)dim[i]);
+    snprintf(s.text + n, sizeof s.text - n, "]");
+    return s;
+}
+
+static bool same_shape(const mp_captured *t, mp_tensor x)
+{
+    bool same = t->rank == x.rank;
+
+    for (int i = 0; same && i < t->rank; i++)
+        same = t->dim[i] == x.dim[i];
+    return same;
+}
+
+/* Pictures are [N, 3, H, W], and the latents of all steps have one shape. */
+static mp_code check_meaning(const mp_record *r, const mp_captured *t, mp_error *err)
+{
+    const bool picture = !strcmp(t->name, "image") || !strcmp(t->name, "frames");
+    const mp_captured *first = mp_record_tensor(r, "latents_000");
+
+    if (picture && (t->rank != 4 || t->dim[1] != 3))
+        mp_error_set(err, MP_EENGINE, "found %s, expected [N, 3, H, W]",
+                     write_shape(t->rank, t->dim).text);
+    if (!strncmp(t->name, "latents_", 8) && first && first->rank == t->rank &&
+        memcmp(first->dim, t->dim, sizeof t->dim) == 0)
+        return err->code;
+    if (!strncmp(t->name, "latents_", 8) && first)
+        mp_error_set(err, MP_EENGINE, "found %s, expected %s as after the first step",
+                     write_shape(t->rank, t->dim).text, write_shape(first->rank, first->dim).text);
     return err->code;
 }
 
-/* Bytes of the tensor, 0 when its shape is nonsense or the file does not hold it. */
-static size_t bytes_within(const mp_captured *t, size_t file)
+static mp_code open_one(const char *folder, const mp_captured *t, mp_outputs *o, mp_error *err)
 {
-    size_t n = sizeof(float);
+    char path[4096];
+    mp_safetensors *file = NULL;
 
-    for (int i = 0; i < t->rank; i++)
-        if (t->dim[i] < 1 || __builtin_mul_overflow(n, (size_t)t->dim[i], &n))
-            return 0;
-    if (t->offset < 0 || t->offset % (int64_t)sizeof(float) || (size_t)t->offset > file ||
-        n > file - (size_t)t->offset)
-        return 0;
-    return n;
-}
-
-mp_code mp_outputs_map(const char *path, const mp_record *record, mp_outputs **out, mp_error *err)
-{
-    mp_outputs *o = mp_zeroed(1, sizeof *o);
-
-    *out = NULL;
-    if (map_file(path, o, err)) {
-        mp_outputs_close(o);
+    if (strchr(t->file, '/') || t->file[0] == '.' ||
+        snprintf(path, sizeof path, "%s/%s", folder, t->file) >= (int)sizeof path)
+        return mp_error_set(err, MP_EENGINE, "the file '%s' is no plain name",
+                            mp_plain(t->file).text);
+    if (mp_safetensors_open(path, &file, err))
         return err->code;
-    }
-    o->tensors = mp_zeroed((size_t)record->tensor_count + 1, sizeof *o->tensors);
-    for (int i = 0; i < record->tensor_count; i++) {
-        const mp_captured *t = &record->tensors[i];
-        if (!bytes_within(t, o->bytes))
-            continue;
-        o->tensors[o->count] = mp_view((char *)o->map + t->offset, MP_F32, t->rank, t->dim);
-        o->tensors[o->count++].name = t->name;
-    }
-    *out = o;
+    o->files[o->file_count++] = file; /* closed with o */
+    const int64_t at = mp_safetensors_index(file, t->name);
+    if (at < 0)
+        return mp_error_set(err, MP_EENGINE, "%s has no tensor of that name",
+                            mp_plain(t->file).text);
+    const mp_tensor x = mp_safetensors_at(file, at);
+    if (x.dtype != MP_F32)
+        return mp_error_set(err, MP_EENGINE, "%s holds %s, expected fp32", mp_plain(t->file).text,
+                            mp_dtype_name(x.dtype));
+    if (!same_shape(t, x))
+        return mp_error_set(err, MP_EENGINE, "told as %s, written as %s",
+                            write_shape(t->rank, t->dim).text, write_shape(x.rank, x.dim).text);
+    o->tensors[o->count++] = x;
     return MP_OK;
 }
+
+mp_code mp_outputs_gather(const char *folder, mp_record *record, mp_outputs **out, mp_error *err)
+{
+    const size_t room = (size_t)record->tensor_count + 1;
+    mp_outputs *o = mp_zeroed(1, sizeof *o);
+
+    o->files = mp_zeroed(room, sizeof *o->files);
+    o->tensors = mp_zeroed(room, sizeof *o->tensors);
+    *out = o;
+    for (int i = 0; i < record->tensor_count; i++) {
+        const mp_captured *t = &record->tensors[i];
+        mp_error why = {0};
+        if (!*t->file || (!check_meaning(record, t, &why) && !open_one(folder, t, o, &why)))
+            continue;
+        if (why.code == MP_ENOMEM)
+            return mp_error_set(err, why.code, "%s", why.text);
+        mp_error_set(&record->error, MP_EENGINE,
+                     "the engine's tensor '%s' is not as its protocol demands: %s; mend the worker",
+                     mp_plain(t->name).text, why.text);
+    }
+    return MP_OK;
+}
+
+/* ---- what there is -------------------------------------------------------------------------- */
 
 mp_code mp_outputs_open(const char *path, mp_outputs **out, mp_error *err)
 {
     mp_outputs *o = mp_zeroed(1, sizeof *o);
 
     *out = NULL;
-    if (mp_safetensors_open(path, &o->file, err)) {
+    o->files = mp_zeroed(1, sizeof *o->files);
+    if (mp_safetensors_open(path, o->files, err)) {
         mp_outputs_close(o);
         return err->code;
     }
-    const int64_t n = mp_safetensors_count(o->file);
+    o->file_count = 1;
+    const int64_t n = mp_safetensors_count(*o->files);
     o->tensors = mp_zeroed((size_t)n + 1, sizeof *o->tensors);
     for (int64_t i = 0; i < n; i++) {
-        const mp_tensor t = mp_safetensors_at(o->file, i);
+        const mp_tensor t = mp_safetensors_at(*o->files, i);
         if (t.dtype == MP_F32)
             o->tensors[o->count++] = t;
     }
@@ -98,9 +170,9 @@ void mp_outputs_close(mp_outputs *o)
 {
     if (!o)
         return;
-    mp_safetensors_close(o->file);
-    if (o->map)
-        munmap(o->map, o->bytes);
+    for (int i = 0; i < o->file_count; i++)
+        mp_safetensors_close(o->files[i]);
+    free(o->files);
     free(o->tensors);
     free(o);
 }

@@ -1,5 +1,5 @@
-/* The outputs of one generation, wherever they lie: the file that a process wrote, or a stored
- * safetensors file.  All are fp32. */
+/* The outputs of one generation, wherever they lie: the files that an engine wrote, one for each
+ * tensor, or one stored safetensors file.  All are fp32. */
 #ifndef MP_HARNESS_OUTPUTS_H
 #define MP_HARNESS_OUTPUTS_H
 
@@ -7,9 +7,12 @@
 
 typedef struct mp_outputs mp_outputs;
 
-/* Maps the file that the record's process wrote; tensors that it does not hold whole are left out.
- * The record must live as long. */
-mp_code mp_outputs_map(const char *path, const mp_record *record, mp_outputs **out, mp_error *err);
+/* An empty folder for an engine to write into, and its end. */
+mp_code mp_outputs_begin(const char *folder, mp_error *err);
+void mp_outputs_end(const char *folder);
+/* Opens the files that the record tells of; they may be removed then.  A tensor that is not there,
+ * or not as it was told, is left out, and the record has that as its error: MP_EENGINE. */
+mp_code mp_outputs_gather(const char *folder, mp_record *record, mp_outputs **out, mp_error *err);
 /* Opens what mp_outputs_save made. */
 mp_code mp_outputs_open(const char *path, mp_outputs **out, mp_error *err);
 void mp_outputs_close(mp_outputs *o); /* NULL is fine */

@@ -413,6 +413,7 @@ static void write_repro(builder *b, mp_cell *cell, const cell_list *list, const 
             mp_text_shell(&t, only);
         }
     }
+    mp_text_add(&t, o->engine_flags);
     cell->repro = mp_text_take(&t, b->arena);
 }
 
@@ -622,13 +623,13 @@ static mp_code add_scenario(builder *b, int file)
     return add_cells(b, root);
 }
 
-/* What the pipeline can say from the checkpoint's configs, once for each cell. */
+/* What the engine can say from the checkpoint's files, once for each cell. */
 static mp_code check_cells(builder *b)
 {
     for (int i = 0; i < b->plan->count; i++) {
         const mp_scenario *s = &b->plan->cells[i].scenario;
         mp_error why = {0};
-        if (s->pipeline->check(&s->request, &why))
+        if (b->options->check(s, &why))
             return mp_error_set(b->err, why.code, "%s: cell %s: %s", s->file, b->plan->cells[i].id,
                                 why.text);
     }

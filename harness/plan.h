@@ -26,6 +26,9 @@ typedef struct mp_plan_options {
     mp_words set;       /* KEY=VAL: replaces the file's value and the matrix's axis of that key */
     mp_words only;      /* KEY=VAL[,KEY=VAL]: keeps the cells for which all of it holds */
     int repeat, warmup; /* -1: the scenario's */
+    /* What else can be said against a cell: the engine's check. */
+    mp_code (*check)(const mp_scenario *s, mp_error *err);
+    const char *engine_flags; /* of repro lines: " --engine diffusers", or "" */
 } mp_plan_options;
 
 /* Everything that can be said without running is checked: MP_EUSAGE and the like, with FILE:LINE.

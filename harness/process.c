@@ -15,8 +15,9 @@
 
 #include "harness/arena.h"
 
-enum { TICK_MS = 100, MAX_LINE = 1 << 20 };
-static const double GRACE = 2.0; /* seconds between SIGTERM and SIGKILL */
+enum { TICK_MS = 100, MAX_LINE = 1 << 20, PAUSE_US = 1000 };
+static const double GRACE = 2.0;     /* seconds between SIGTERM and SIGKILL */
+static const double PATIENCE = 30.0; /* for the end of a process that has closed its pipe */
 
 static volatile sig_atomic_t interrupted;
 
@@ -119,35 +120,34 @@ static void be_child(const mp_process *p, pid_t parent, int fd)
 
 /* ---- the parent ----------------------------------------------------------------------------- */
 
-/* Cuts what was read into lines; the rest waits for more. */
-static void take_lines(const mp_process *p, mp_text *t)
+/* Cuts what was read into lines; the rest waits for more.  False when the listener has enough. */
+static bool take_lines(const mp_listener *l, mp_text *t)
 {
     size_t start = 0;
+    bool more = true;
 
-    for (size_t i = 0; i < t->length; i++)
+    for (size_t i = 0; more && i < t->length; i++)
         if (t->data[i] == '\n') {
-            p->line(p->listener, t->data + start, i - start);
+            l->line(l->user, t->data + start, i - start);
             start = i + 1;
+            more = !l->finished || !l->finished(l->user);
         }
-    if (t->length - start > MAX_LINE)
+    if (more && t->length - start > MAX_LINE)
         start = t->length; /* no event is that long */
     memmove(t->data, t->data + start, t->length - start);
     t->length -= start;
+    return more;
 }
 
 /* False at the end of the pipe. */
-static bool read_some(const mp_process *p, int fd, mp_text *t)
+static bool read_some(int fd, mp_text *t)
 {
     char block[65536];
     const ssize_t n = read(fd, block, sizeof block);
 
-    if (n < 0)
-        return errno == EINTR || errno == EAGAIN;
-    if (n == 0)
-        return false;
-    mp_text_add_n(t, block, (size_t)n);
-    take_lines(p, t);
-    return true;
+    if (n > 0)
+        mp_text_add_n(t, block, (size_t)n);
+    return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
 static void end_group(pid_t pid, int number)
@@ -156,51 +156,72 @@ static void end_group(pid_t pid, int number)
         kill(pid, number);
 }
 
-/* Reads until the pipe closes; ends the child at its deadline or on an interrupt. */
-static void listen_to(const mp_process *p, pid_t pid, int fd, mp_process_end *out)
+bool mp_child_listen(mp_child *c, const mp_listener *l, mp_process_end *out)
 {
-    const double deadline = p->timeout > 0 ? now() + p->timeout : 0;
+    const double start = now(), deadline = l->timeout > 0 ? start + l->timeout : 0;
+    const long long kills = oom_kills();
     double killed = 0; /* when SIGTERM was sent */
-    mp_text t = {0};
-    bool open = true;
+    bool open = true, more = true;
 
-    while (open) {
-        struct pollfd poller = {.fd = fd, .events = POLLIN};
-        if (poll(&poller, 1, TICK_MS) > 0)
-            open = read_some(p, fd, &t);
+    *out = (mp_process_end){0};
+    while (open && more) {
+        struct pollfd poller = {.fd = c->fd, .events = POLLIN};
+        if (poll(&poller, 1, TICK_MS) > 0) {
+            open = read_some(c->fd, &c->pending);
+            more = take_lines(l, &c->pending);
+        }
         const bool late = deadline > 0 && now() >= deadline;
+        if (!more)
+            break;
         if (!killed && (late || interrupted)) {
             out->timed_out = late && !interrupted;
             out->interrupted = interrupted != 0;
             killed = now();
-            end_group(pid, SIGTERM);
+            end_group(c->pid, SIGTERM);
         } else if (killed && now() - killed > GRACE) {
-            end_group(pid, SIGKILL);
+            end_group(c->pid, SIGKILL);
         }
     }
-    mp_text_free(&t);
+    out->seconds = now() - start;
+    out->out_of_memory =
+        !more || out->timed_out || out->interrupted ? false : kills >= 0 && oom_kills() > kills;
+    return !more;
 }
 
-static void await(pid_t pid, mp_process_end *out)
+/* Without reaping it: until then its process group keeps its number. */
+static bool has_ended(pid_t pid)
 {
-    struct rusage usage;
+    siginfo_t i = {0};
+
+    return !waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) && i.si_pid == pid;
+}
+
+void mp_child_reap(mp_child *c, mp_process_end *out)
+{
+    const double start = now();
+    struct rusage usage = {0};
     int status = 0;
 
-    while (wait4(pid, &status, 0, &usage) < 0 && errno == EINTR)
+    while (!has_ended(c->pid) && now() - start < PATIENCE)
+        usleep(PAUSE_US);
+    end_group(c->pid, SIGKILL); /* it, and what it has started and left behind */
+    while (wait4(c->pid, &status, 0, &usage) < 0 && errno == EINTR)
         ;
     out->status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     out->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     out->peak_rss = (size_t)usage.ru_maxrss * 1024;
+    out->out_of_memory = out->out_of_memory && out->signal == SIGKILL;
+    close(c->fd);
+    mp_text_free(&c->pending);
+    *c = (mp_child){0};
 }
 
-mp_code mp_process_run(const mp_process *p, mp_process_end *out, mp_error *err)
+mp_code mp_child_start(const mp_process *p, mp_child *out, mp_error *err)
 {
     const pid_t parent = getpid();
-    const double start = now();
-    const long long kills = oom_kills();
     int fds[2];
 
-    *out = (mp_process_end){0};
+    *out = (mp_child){0};
     if (pipe2(fds, O_CLOEXEC))
         return mp_error_set(err, MP_EIO, "cannot make a pipe for a process: %s", strerror(errno));
     fflush(NULL);
@@ -219,11 +240,22 @@ mp_code mp_process_run(const mp_process *p, mp_process_end *out, mp_error *err)
     }
     setpgid(pid, pid);
     close(fds[1]);
-    listen_to(p, pid, fds[0], out);
-    close(fds[0]);
-    await(pid, out);
+    out->pid = pid;
+    out->fd = fds[0];
+    return MP_OK;
+}
+
+mp_code mp_process_run(const mp_process *p, const mp_listener *l, mp_process_end *out,
+                       mp_error *err)
+{
+    const double start = now();
+    mp_child c;
+
+    *out = (mp_process_end){0};
+    if (mp_child_start(p, &c, err))
+        return err->code;
+    mp_child_listen(&c, l, out);
+    mp_child_reap(&c, out);
     out->seconds = now() - start;
-    out->out_of_memory = out->signal == SIGKILL && !out->timed_out && !out->interrupted &&
-                         kills >= 0 && oom_kills() > kills;
     return MP_OK;
 }

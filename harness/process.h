@@ -1,18 +1,17 @@
-/* A child process with limits, whose lines are read while it runs.  The caller always survives. */
+/* Child processes with limits, whose lines are read while they run.  The caller always survives. */
 #ifndef MP_HARNESS_PROCESS_H
 #define MP_HARNESS_PROCESS_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
+#include "harness/arena.h"
 #include "kernels/core/status.h"
 
 typedef struct mp_process {
     int (*main)(void *user, int fd); /* in the child; its exit status */
     void *user;
-    void (*line)(void *listener, const char *line, size_t n); /* in the parent */
-    void *listener;
-    double timeout; /* seconds; 0: none */
-    size_t memory;  /* writable private bytes beyond what the parent has; 0: what the machine has */
+    size_t memory; /* writable private bytes beyond what the parent has; 0: what the machine has */
 } mp_process;
 
 typedef struct mp_process_end {
@@ -23,7 +22,31 @@ typedef struct mp_process_end {
     size_t peak_rss; /* bytes */
 } mp_process_end;
 
-mp_code mp_process_run(const mp_process *p, mp_process_end *out, mp_error *err);
+/* Who hears a child's lines, in the parent. */
+typedef struct mp_listener {
+    void (*line)(void *user, const char *line, size_t n);
+    bool (*finished)(const void *user); /* NULL: it listens until the child closes its pipe */
+    void *user;
+    double timeout; /* seconds; 0: none */
+} mp_listener;
+
+typedef struct mp_child {
+    pid_t pid; /* 0: there is none */
+    int fd;    /* its lines */
+    mp_text pending;
+} mp_child;
+
+mp_code mp_child_start(const mp_process *p, mp_child *out, mp_error *err);
+/* Hears lines until `finished` says so (true: the child lives and waits), or until it has closed
+ * its pipe, by itself or ended at the timeout or an interrupt (false: mp_child_reap is next).
+ * Fills timed_out, interrupted and seconds; the rest is mp_child_reap's. */
+bool mp_child_listen(mp_child *c, const mp_listener *l, mp_process_end *out);
+/* Waits for its end, some seconds without a signal, then with SIGKILL to its group. */
+void mp_child_reap(mp_child *c, mp_process_end *out);
+
+/* Start, listen, reap: a child that has one thing to say. */
+mp_code mp_process_run(const mp_process *p, const mp_listener *l, mp_process_end *out,
+                       mp_error *err);
 
 /* SIGINT and SIGTERM from now on only set the flag, and end a running child. */
 void mp_interrupt_catch(void);

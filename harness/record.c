@@ -10,7 +10,7 @@ enum { MAX_SAMPLES = 1 << 16, MAX_TENSORS = 1 << 14, MAX_WARNINGS = 1 << 16 };
 
 void mp_record_init(mp_record *r, mp_arena *a)
 {
-    *r = (mp_record){.arena = a, .step = -1};
+    *r = (mp_record){.arena = a, .step = -1, .exception = "", .frame = "", .begun = ""};
 }
 
 void mp_record_free(mp_record *r)
@@ -96,6 +96,8 @@ static void on_stage(mp_record *r, const json_t *event)
         r->malformed++;
         return;
     }
+    if (!strcmp(r->begun, name))
+        r->begun = "";
     if (bytes >= 0)
         add_memory(r, name, bytes);
     if (!json_is_number(seconds))
@@ -122,7 +124,7 @@ static bool read_shape(const json_t *shape, mp_captured *t)
 static void on_tensor(mp_record *r, const json_t *event)
 {
     mp_captured t = {.name = text_of(r, event, "name"),
-                     .offset = int_of(event, "offset", -1),
+                     .file = text_of(r, event, "file"),
                      .sha256 = text_of(r, event, "sha256")};
     const mp_captured *first = mp_record_tensor(r, t.name);
 
@@ -158,6 +160,8 @@ static void on_error(mp_record *r, const json_t *event)
         if (!strcmp(mp_code_name((mp_code)i), code))
             r->error.code = (mp_code)i;
     strncpy(r->error.text, text_of(r, event, "text"), sizeof r->error.text - 1);
+    r->exception = text_of(r, event, "exception");
+    r->frame = text_of(r, event, "frame");
     on_place(r, event);
 }
 
@@ -177,6 +181,21 @@ static void on_warning(mp_record *r, const char *text)
         r->malformed++;
     else
         mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "", text);
+}
+
+static void on_memory(mp_record *r, const json_t *event)
+{
+    r->peak_rss = int_of(event, "peak_rss", 0);
+    r->idle_rss = int_of(event, "idle_rss", 0);
+    r->cuda_allocated = int_of(event, "cuda_allocated", 0);
+    r->cuda_reserved = int_of(event, "cuda_reserved", 0);
+}
+
+static void on_step(mp_record *r, const json_t *event)
+{
+    r->steps_done = small_of(event, "step", -1) + 1;
+    r->steps = small_of(event, "steps", 0);
+    r->repeat = small_of(event, "repeat", 0);
 }
 
 static void on_event(mp_record *r, const json_t *event)
@@ -199,9 +218,12 @@ static void on_event(mp_record *r, const json_t *event)
     } else if (!strcmp(kind, "done")) {
         r->done = true;
     } else if (!strcmp(kind, "step")) {
-        r->steps_done = small_of(event, "step", -1) + 1;
-        r->steps = small_of(event, "steps", 0);
-        r->repeat = small_of(event, "repeat", 0);
+        on_step(r, event);
+    } else if (!strcmp(kind, "begin")) {
+        r->begun = text_of(r, event, "stage");
+        r->steps_done = 0;
+    } else if (!strcmp(kind, "memory")) {
+        on_memory(r, event);
     } else {
         r->malformed++;
     }
@@ -210,10 +232,13 @@ static void on_event(mp_record *r, const json_t *event)
 void mp_record_line(mp_record *r, const char *line, size_t n)
 {
     json_t *event = json_loadb(line, n, JSON_ALLOW_NUL, NULL);
+    const int before = r->malformed;
 
     if (json_is_object(event))
         on_event(r, event);
     else
         r->malformed++;
+    if (r->malformed != before && !r->bad_line)
+        r->bad_line = mp_arena_strndup(r->arena, line, n < 200 ? n : 200);
     json_decref(event);
 }

@@ -1,16 +1,10 @@
 /* What is known of one process of a cell: the events it sent, one JSON object a line.
  *
- *   {"event":"stage","name":"denoise","repeat":0,"seconds":0.21,"activations":123456}
- *   {"event":"step","step":0,"steps":6}
- *   {"event":"tensor","name":"latents_000","dtype":"fp32","shape":[1,4,8,8],"offset":1024,
- *    "sha256":"..","repeat":0}                 offset -1: not in the file of tensors
- *   {"event":"weights","mapped":1600000,"converted":0}
- *   {"event":"warning","text":".."}
- *   {"event":"nonfinite","module":"..","op":"linear","stage":"denoise","step":0,"nan":0,"inf":12}
- *   {"event":"error","code":"dtype","text":"..","module":"..","op":"..","stage":"decode","step":-1}
+ *   {"event":"tensor","name":"latents_000","dtype":"bf16","shape":[1,4,8,8],"sha256":"..",
+ *    "repeat":0,"file":"latents_000.safetensors"}
  *   {"event":"done"}
  *
- * The tensors themselves are fp32 in a file of the harness's choice, at the offsets given. */
+ * engines/PROTOCOL.md has them all; the native engine's processes speak the same language. */
 #ifndef MP_HARNESS_RECORD_H
 #define MP_HARNESS_RECORD_H
 
@@ -24,7 +18,7 @@ typedef struct mp_captured {
     mp_dtype dtype;   /* in which the pipeline held it; the values here are fp32 */
     int rank;
     int64_t dim[MP_MAX_RANK];
-    int64_t offset; /* in the file of tensors */
+    const char *file; /* in the folder of outputs; "": it was not kept */
     const char *sha256;
 } mp_captured;
 
@@ -43,14 +37,20 @@ typedef struct mp_record {
     int stage_count;
     mp_text warnings;
     int64_t weights_mapped, weights_converted;
+    int64_t peak_rss,
+        idle_rss; /* of a process that serves several cells: of this one; 0: not told */
+    int64_t cuda_allocated, cuda_reserved;
     int differing; /* outputs of later repeats whose bits differ from the first one's */
     bool done;
     bool nonfinite;
     int64_t nan, inf;
-    mp_error error;    /* code MP_OK: none; also where the first non-finite value was */
-    const char *stage; /* of error or nonfinite */
+    mp_error error;                /* code MP_OK: none; also where the first non-finite value was */
+    const char *exception, *frame; /* of error: its class, and where inside a library; "" */
+    const char *stage;             /* of error or nonfinite */
     int step;
     int malformed;                 /* lines that were no event */
+    const char *bad_line;          /* the first of them, for a message; NULL */
+    const char *begun;             /* the stage that runs; "" */
     int steps_done, steps, repeat; /* how far it is */
 } mp_record;
 

@@ -36,9 +36,8 @@ static const char *reference_key(mp_run *r, const mp_cell *cell, const mp_scenar
     mp_text t = {0};
     char hash[65];
 
-    mp_text_printf(&t, "%s\n%s\n%s\n%s\n%s\n", r->environment.engine, r->environment.device.isa,
-                   cell->checkpoint_hash, ref->pipeline->name,
-                   ref->request.variant ? ref->request.variant : "");
+    mp_text_printf(&t, "%s\n%s\n%s\n%s\n", r->referee->identity, cell->checkpoint_hash,
+                   ref->pipeline->name, ref->request.variant ? ref->request.variant : "");
     mp_text_printf(
         &t, "%s\ntiling %d %lld %lld %lld %lld\n", mp_dtype_name(ref->request.precision.dtype),
         ref->request.tiling.on, (long long)ref->request.tiling.tile_height,
@@ -57,26 +56,15 @@ static const char *reference_file(mp_run *r, const char *key)
     return mp_arena_printf(r->arena, "%s/reference-%.40s.safetensors", r->cache, key);
 }
 
-static const char *scratch_file(mp_run *r, const char *what)
-{
-    return mp_arena_printf(r->arena, "%s/%s-%ld.raw", r->cache, what, (long)getpid());
-}
-
 /* Runs it.  *trouble: why it gave nothing to measure by. */
-static mp_code execute(mp_run *r, const mp_scenario *ref, const char *tensors, mp_execution *e,
-                       mp_outputs **out, const char **trouble, mp_error *err)
+static mp_code execute(mp_run *r, const mp_scenario *ref, mp_execution *e, mp_outputs **out,
+                       const char **trouble, mp_error *err)
 {
-    const mp_job job = mp_run_job(r, ref, tensors);
     mp_cell_result result = {0};
 
-    *out = NULL;
-    if (mp_execute(r->arena, &job, ref->timeout, true, e, err))
+    if (mp_run_engine(r, r->referee, ref, e, out, err))
         return err->code;
-    if (!mp_outputs_map(tensors, &e->record, out, err))
-        mp_judge_end(r->arena, e, ref, *out, &result);
-    unlink(tensors); /* the mapping keeps it */
-    if (err->code)
-        return err->code;
+    mp_judge_end(r->arena, e, ref, *out, &result);
     if (strcmp(result.status, "ok"))
         *trouble = mp_arena_printf(r->arena, "%s: %s", result.status,
                                    result.error ? result.error : "interrupted");
@@ -94,14 +82,14 @@ static mp_code measure_floor(mp_run *r, const mp_scenario *ref, const mp_outputs
 
     moved.request.noise_ulps = 1;
     row->floor_latents = row->floor_image = NAN;
-    execute(r, &moved, scratch_file(r, "floor"), &e, &y, &trouble, err);
+    execute(r, &moved, &e, &y, &trouble, err);
     if (!err->code && !trouble) {
         const mp_distance d = mp_measure_distance(y, x);
         row->floor_latents = d.latents;
         row->floor_image = d.image;
     }
     mp_outputs_close(y);
-    mp_execution_free(&e);
+    mp_record_free(&e.record);
     return err->code;
 }
 
@@ -115,7 +103,7 @@ static mp_code make(mp_run *r, const mp_scenario *ref, const char *key, const ch
     float value;
 
     fprintf(stderr, "      making the %s reference\n", mp_dtype_name(ref->request.precision.dtype));
-    execute(r, ref, scratch_file(r, "reference"), &e, &x, trouble, err);
+    execute(r, ref, &e, &x, trouble, err);
     if (!err->code && !*trouble) {
         row.finite = mp_measure_finite(x);
         row.constant = mp_measure_constant(x, &value);
@@ -126,7 +114,7 @@ static mp_code make(mp_run *r, const mp_scenario *ref, const char *key, const ch
         }
     }
     mp_outputs_close(x);
-    mp_execution_free(&e);
+    mp_record_free(&e.record);
     return err->code;
 }
 

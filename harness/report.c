@@ -101,13 +101,24 @@ static void print_line(const char *name, const char *text)
     putchar('\n');
 }
 
-/* What a reader must know beyond the table: errors, broken budgets, warnings. */
+/* "RuntimeError at diffusers/models/attention.py:120 in forward", until the next call. */
+static const char *raised(const mp_cell_report *c)
+{
+    static char text[512];
+    const mp_cell_result *r = &c->result;
+
+    snprintf(text, sizeof text, "%s%s%s", r->exception, r->frame ? " at " : "",
+             r->frame ? r->frame : "");
+    return text;
+}
+
+/* What a reader must know beyond the table: errors and broken budgets. */
 static void print_details(const mp_cell_report *c)
 {
     const mp_cell_result *r = &c->result;
     const bool wrong = !r->as_expected && strcmp(r->status, "interrupted");
 
-    if (!r->error && !wrong && !r->budget && !r->warnings)
+    if (!r->error && !wrong && !r->budget)
         return;
     printf("  %" PRId64 "  ", c->id);
     mp_print_plain(stdout, c->cell->id, -1);
@@ -115,12 +126,51 @@ static void print_details(const mp_cell_report *c)
     print_line("error", r->error);
     print_line("module", r->module);
     print_line("op", r->op);
+    print_line("raised", r->exception ? raised(c) : NULL);
     if (wrong)
         print_line("expected", r->expected ? r->expected : "success");
     print_line("budget", r->budget);
-    print_line("warning", r->warnings);
     if (wrong || r->budget)
         print_line("repro", c->cell->repro);
+}
+
+static bool has_line(const char *text, const char *line, size_t n)
+{
+    for (const char *s = text; s && *s; s += strcspn(s, "\n"), s += *s == '\n')
+        if (strcspn(s, "\n") == n && !strncmp(s, line, n))
+            return true;
+    return false;
+}
+
+/* A line that cell `index` warns of first, and how many cells of the scenario do. */
+static void print_warning(const mp_run *r, int first, int end, int index, const char *line,
+                          size_t n)
+{
+    char *text;
+    int cells = 0;
+
+    for (int i = first; i < end; i++) {
+        const bool has = has_line(r->reports[i].result.warnings, line, n);
+        if (has && i < index)
+            return;
+        cells += has;
+    }
+    text = mp_arena_strndup(r->arena, line, n);
+    printf("  warning of %d cell%s, the first %" PRId64 ": ", cells, cells == 1 ? "" : "s",
+           r->reports[index].id);
+    mp_print_plain(stdout, text, 6);
+    putchar('\n');
+}
+
+/* A library warns of the same in each cell: each line once. */
+static void print_warnings(const mp_run *r, int first, int end)
+{
+    for (int i = first; i < end; i++)
+        for (const char *s = r->reports[i].result.warnings; s && *s;) {
+            const size_t n = strcspn(s, "\n");
+            print_warning(r, first, end, i, s, n);
+            s += n + (s[n] == '\n');
+        }
 }
 
 static void print_scenario(const mp_run *r, int first, int end)
@@ -136,6 +186,7 @@ static void print_scenario(const mp_run *r, int first, int end)
     mp_table_free(t);
     for (int i = first; i < end; i++)
         print_details(&r->reports[i]);
+    print_warnings(r, first, end);
     putchar('\n');
 }
 

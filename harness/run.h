@@ -10,8 +10,10 @@ typedef struct mp_run_options {
     mp_plan_options plan;
     const char *db, *label, *dump, *junit, *format;
     const char *command; /* the command line, quoted for a shell */
+    const char *engine, *device, *python, *pythonpath;
+    const char *reference; /* "own" or "native" */
     int threads;
-    bool resume, dry_run;
+    bool resume, dry_run, keep_worker;
 } mp_run_options;
 
 /* One cell, when it is over. */
@@ -31,6 +33,7 @@ typedef struct mp_run {
     const mp_run_options *options;
     mp_plan plan;
     mp_environment environment;
+    mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
     const char *cache; /* folder of references and scratch files */
     int64_t id;
@@ -49,8 +52,10 @@ int mp_run_all(mp_arena *a, const mp_run_options *o);
  * `untiled`: of the same without tiling.  *out NULL with *trouble set: there is none, and why. */
 mp_code mp_run_reference(mp_run *r, const mp_cell *cell, bool untiled, mp_outputs **out,
                          mp_reference_row *row, const char **trouble, mp_error *err);
-/* The job of a cell: what its process is asked to do. */
-mp_job mp_run_job(const mp_run *r, const mp_scenario *s, const char *tensors);
+/* Asks the engine for one cell and gathers its outputs; they may be fewer than told.  NULL where it
+ * could not even begin. */
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
+                      mp_outputs **out, mp_error *err);
 
 /* harness/report.c */
 void mp_report_text(const mp_run *r);

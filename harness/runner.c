@@ -8,20 +8,31 @@
 
 #include "harness/digest.h"
 #include "harness/run.h"
+#include "results/metrics.h"
 
 /* ---- a cell --------------------------------------------------------------------------------- */
 
-mp_job mp_run_job(const mp_run *r, const mp_scenario *s, const char *tensors)
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
+                      mp_outputs **out, mp_error *err)
 {
-    return (mp_job){.pipeline = s->pipeline,
-                    .request = s->request,
-                    .e4m3 = s->e4m3,
-                    .repeat = s->repeat,
-                    .warmup = s->warmup,
-                    .threads = r->options->threads,
-                    .isa = r->environment.isa,
-                    .memory = s->memory,
-                    .tensors = tensors};
+    const char *folder = mp_arena_printf(r->arena, "%s/outputs-%ld", r->cache, (long)getpid());
+    const mp_job job = {.pipeline = s->pipeline,
+                        .request = s->request,
+                        .e4m3 = s->e4m3,
+                        .repeat = s->repeat,
+                        .warmup = s->warmup,
+                        .timeout = s->timeout,
+                        .memory = s->memory,
+                        .outputs = folder};
+
+    *out = NULL;
+    *e = (mp_execution){0};
+    if (mp_outputs_begin(folder, err))
+        return err->code;
+    if (!engine->def->run(engine, r->arena, &job, true, e, err))
+        mp_outputs_gather(folder, &e->record, out, err);
+    mp_outputs_end(folder); /* what was opened stays readable */
+    return err->code;
 }
 
 static void add_warning(mp_execution *e, const char *text)
@@ -42,7 +53,9 @@ static mp_code measure_against(mp_run *r, const mp_cell *cell, mp_execution *e, 
         return MP_OK;
     if (!mp_run_reference(r, cell, false, &ref, &row, &trouble, err) && ref) {
         report->result.reference = mp_arena_strdup(r->arena, row.key);
-        mp_measure_drift(&report->metrics, e, x, ref);
+        const char *misfit = mp_measure_drift(&report->metrics, e, x, ref);
+        if (misfit)
+            add_warning(e, misfit);
         mp_measure_floor(&report->metrics, row.floor_latents, row.floor_image);
         if (!row.finite || row.constant)
             add_warning(e, row.finite ? "the reference's picture is constant: nothing can be "
@@ -94,7 +107,7 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
                                        "%d outputs of later repeats differ from the "
                                        "first one's: the run is not deterministic",
                                        e->record.differing));
-    if (mp_judge_expectation(r->arena, &cell->scenario, res, err))
+    if (mp_judge_expectation(r->arena, &cell->scenario, r->engine, res, err))
         return err->code;
     mp_judge_budgets(r->arena, &cell->scenario, &report->metrics, res);
     res->warnings =
@@ -111,20 +124,14 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
 
 static mp_code run_process(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_error *err)
 {
-    const char *tensors = mp_arena_printf(r->arena, "%s/outputs-%ld.raw", r->cache, (long)getpid());
-    const mp_job job = mp_run_job(r, &cell->scenario, tensors);
     mp_execution e;
-    mp_outputs *x = NULL;
-    mp_error why = {0};
+    mp_outputs *x;
 
-    if (!mp_execute(r->arena, &job, cell->scenario.timeout, true, &e, err)) {
-        mp_outputs_map(tensors, &e.record, &x, &why); /* a process may die before it makes one */
-        unlink(tensors);
-        if (!evaluate(r, cell, &e, x, report, err) && r->options->dump && mp_outputs_count(x))
-            mp_dump_cell(r->options->dump, cell, x, err);
-    }
+    if (!mp_run_engine(r, r->engine, &cell->scenario, &e, &x, err) &&
+        !evaluate(r, cell, &e, x, report, err) && r->options->dump && mp_outputs_count(x))
+        mp_dump_cell(r->options->dump, cell, x, err);
     mp_outputs_close(x);
-    mp_execution_free(&e);
+    mp_record_free(&e.record);
     return err->code;
 }
 
@@ -242,17 +249,48 @@ static mp_code hash_checkpoints(mp_run *r, mp_error *err)
     return MP_OK;
 }
 
+/* What --resume goes by: another version of a library is another run. */
+static const char *plan_of(const mp_run *r)
+{
+    const char *text;
+    char *hash;
+
+    if (r->engine->def == &mp_native_engine)
+        return r->plan.hash;
+    text = mp_arena_printf(r->arena, "%s\n%s\n%s", r->plan.hash, r->engine->identity,
+                           r->options->reference);
+    hash = mp_arena_alloc(r->arena, 65, 1);
+    mp_sha256_hex(text, strlen(text), hash);
+    return hash;
+}
+
+/* The machine's, and what the engine adds. */
+static const mp_pair *environment_of(const mp_run *r, int *count)
+{
+    const mp_environment *m = &r->environment;
+    const mp_engine *e = r->engine;
+    mp_pair *all =
+        mp_arena_alloc(r->arena, (size_t)(m->count + e->environment_count) + 1, sizeof *all);
+
+    memcpy(all, m->pairs, (size_t)m->count * sizeof *all);
+    if (e->environment_count)
+        memcpy(all + m->count, e->environment, (size_t)e->environment_count * sizeof *all);
+    *count = m->count + e->environment_count;
+    return all;
+}
+
 static mp_code begin_run(mp_run *r, mp_error *err)
 {
+    int pairs;
     const mp_run_info info = {.uuid = r->uuid,
                               .label = r->options->label,
-                              .engine = "native",
-                              .device = "cpu",
+                              .engine = r->engine->name,
+                              .device = r->options->device,
                               .command = r->options->command,
-                              .plan = r->plan.hash,
+                              .plan = plan_of(r),
                               .fingerprint = r->environment.fingerprint,
-                              .environment = r->environment.pairs,
-                              .environment_count = r->environment.count};
+                              .environment = environment_of(r, &pairs),
+                              .environment_count = pairs};
 
     if (make_uuid(r->uuid, err))
         return err->code;
@@ -271,7 +309,6 @@ static mp_code begin_run(mp_run *r, mp_error *err)
 static mp_code run_cells(mp_run *r, mp_error *err)
 {
     r->reports = mp_arena_alloc(r->arena, (size_t)r->plan.count, sizeof *r->reports);
-    mp_interrupt_catch();
     for (int i = 0; i < r->plan.count; i++) {
         if (run_cell(r, i, err))
             return err->code;
@@ -316,13 +353,47 @@ static int status_of(mp_code code)
                : MP_EXIT_USAGE;
 }
 
+/* The engine, and the one that makes the references. */
+static mp_code open_engines(mp_run *r, const mp_engine_def *def, mp_error *err)
+{
+    mp_engine_options o = {.name = r->options->engine,
+                           .device = r->options->device,
+                           .python = r->options->python,
+                           .pythonpath = r->options->pythonpath,
+                           .cache = r->cache,
+                           .machine = &r->environment,
+                           .threads = r->options->threads,
+                           .keep_worker = r->options->keep_worker};
+
+    if (def->open(r->arena, &o, &r->engine, err))
+        return err->code;
+    r->referee = r->engine;
+    if (strcmp(r->options->reference, "native") || def == &mp_native_engine)
+        return MP_OK;
+    o.device = "cpu";
+    return mp_native_engine.open(r->arena, &o, &r->referee, err);
+}
+
+static void close_engines(mp_run *r)
+{
+    if (r->referee && r->referee != r->engine)
+        r->referee->def->close(r->referee);
+    if (r->engine)
+        r->engine->def->close(r->engine);
+}
+
 int mp_run_all(mp_arena *a, const mp_run_options *o)
 {
     mp_run r = {.arena = a, .options = o};
     const char *db = mp_database_path(o->db);
     mp_error err = {0};
+    const mp_engine_def *engine = mp_engine_find(o->engine, &err);
+    mp_plan_options plan = o->plan;
 
-    if (mp_plan_make(a, &o->plan, &r.plan, &err))
+    if (!engine)
+        return refuse(&err, MP_EXIT_USAGE);
+    plan.check = engine->check;
+    if (mp_plan_make(a, &plan, &r.plan, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
     if (o->dry_run) {
         mp_report_plan(&r.plan, !strcmp(o->format, "json"));
@@ -330,12 +401,15 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     }
     if (mp_environment_read(a, o->threads, &r.environment, &err))
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
+    mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
-        hash_checkpoints(&r, &err) || begin_run(&r, &err)) {
+        hash_checkpoints(&r, &err) || open_engines(&r, engine, &err) || begin_run(&r, &err)) {
+        close_engines(&r);
         mp_store_close(r.store);
         return refuse(&err, status_of(err.code));
     }
     run_cells(&r, &err);
+    close_engines(&r);
     report(&r, &err);
     mp_store_close(r.store);
     return r.exit_status;

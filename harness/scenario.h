@@ -12,6 +12,7 @@
 typedef struct mp_expectation {
     const mp_yaml *at;
     const mp_yaml *when;                  /* map or NULL: matches every cell */
+    const char *engine;                   /* condition on the engine (version.h), NULL: any */
     const char *error, *status, *outcome; /* NULL: not asked for */
 } mp_expectation;
 

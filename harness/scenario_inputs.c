@@ -145,6 +145,7 @@ static mp_code read_one(mp_arena *a, const mp_yaml *map, const mp_yaml *at, mp_i
     out->number = f->fallback;
     out->text = f->fallback_text;
     out->list = f->fallback_list;
+    out->given = node != NULL;
     if (by_name && by_alias)
         return mp_yaml_fail(err, mp_yaml_key(map, f->name),
                             "'%s' and '%s' are the same input; keep one", f->name, f->alias);

@@ -4,11 +4,13 @@
 
 #include "harness/scenario_schema.h"
 #include "harness/scenario_values.h"
+#include "harness/version.h"
 
 static const char *const statuses[] = {"ok", "error", "crash", "timeout", "oom", "nonfinite"};
 static const char *const outcomes[] = {
-    "dtype_mismatch", "nan_first", "overflow", "constant", "oom",     "unsupported", "crash",
-    "timeout",        "io",        "format",   "shape",    "missing", "usage",       "device"};
+    "dtype_mismatch", "nan_first", "overflow", "constant", "oom",   "unsupported",
+    "crash",          "timeout",   "io",       "format",   "shape", "missing",
+    "usage",          "device",    "engine",   "exception"};
 
 static bool among(const char *text, const char *const *words, size_t n)
 {
@@ -44,11 +46,14 @@ static mp_code read_expectation(mp_arena *a, const mp_yaml *entry, mp_expectatio
         return err->code;
     const mp_section s = {.arena = a, .map = entry, .name = "expect[]", .err = err};
     e->at = entry;
+    e->engine = mp_section_text(&s, "engine", NULL);
     e->error = mp_section_text(&s, "error", NULL);
     e->status = mp_section_text(&s, "status", NULL);
     e->outcome = mp_section_text(&s, "outcome", NULL);
     if (err->code)
         return err->code;
+    if (e->engine && !mp_engine_condition_valid(e->engine))
+        return mp_schema_wrong(a, entry, "expect[]", "engine", err);
     if (e->status && !among(e->status, statuses, sizeof statuses / sizeof *statuses))
         return mp_schema_wrong(a, entry, "expect[]", "status", err);
     if (e->outcome && !among(e->outcome, outcomes, sizeof outcomes / sizeof *outcomes))

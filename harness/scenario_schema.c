@@ -38,11 +38,12 @@ static const mp_schema_key keys[] = {
     {"tiling", "tile", "[HEIGHT, WIDTH], integers from 1 to 65536", true},
     {"tiling", "stride", "[HEIGHT, WIDTH], integers from 1 to 65536", true},
     {"expect[]", "when", "a map from dotted keys to values", false},
+    {"expect[]", "engine", "an engine's name, or one and its version: diffusers < 0.33.0", false},
     {"expect[]", "error", "a part of the exact error text", false},
     {"expect[]", "status", "ok, error, crash, timeout, oom or nonfinite", false},
     {"expect[]", "outcome",
      "dtype_mismatch, nan_first, overflow, constant, oom, unsupported, crash, timeout, io, format, "
-     "shape, missing, usage or device",
+     "shape, missing, usage, device, engine or exception",
      false},
     {"budgets", "latent_rel_l2", LIMIT, false},
     {"budgets", "image_rel_l2", LIMIT, false},

@@ -1,6 +1,6 @@
 -- The results database of mpbench.
 -- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store_open.c.
--- History.  1: the first.
+-- History.  1: the first.  2: cell.exception and cell.frame.
 -- Rows are added and never overwritten, but for: the end of a run, the outcome of a cell that is
 -- 'running', such a cell that --resume finds dead ('interrupted'), and a reference made again.
 
@@ -52,7 +52,9 @@ CREATE TABLE cell (
     signal          INTEGER,
     budget          TEXT,     -- the broken ones, as text
     reference       TEXT,
-    warnings        TEXT
+    warnings        TEXT,
+    exception       TEXT,     -- of a library: its class, RuntimeError
+    frame           TEXT      -- and the innermost frame inside it
 ) STRICT;
 CREATE INDEX cell_by_run ON cell(run);
 CREATE INDEX cell_by_key ON cell(key, run);

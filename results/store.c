@@ -160,15 +160,17 @@ static mp_code finish_row(mp_store *s, int64_t cell, const mp_cell_result *r, mp
                        "UPDATE cell SET ended = " NOW ", status = ?, outcome = ?, as_expected = ?, "
                        "expected = ?, error = ?, module = ?, op = ?, want = ?, got = ?, stage = ?, "
                        "step = nullif(?, -1), signal = nullif(?, 0), budget = ?, reference = ?, "
-                       "warnings = ? WHERE id = ? AND status = 'running'",
+                       "warnings = ?, exception = ?, frame = ? WHERE id = ? AND status = "
+                       "'running'",
                        &q, err) &&
         !mp_db_bind(s, q, err,
                     "ttittttttt"
                     "ii"
-                    "ttti",
+                    "ttttti",
                     r->status, r->outcome, (int64_t)r->as_expected, r->expected, r->error,
                     r->module, r->op, r->want, r->got, r->stage, (int64_t)r->step,
-                    (int64_t)r->signal, r->budget, r->reference, r->warnings, cell))
+                    (int64_t)r->signal, r->budget, r->reference, r->warnings, r->exception,
+                    r->frame, cell))
         put(s, q, err);
     sqlite3_finalize(q);
     if (!err->code && sqlite3_changes(s->db) != 1)

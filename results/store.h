@@ -86,11 +86,13 @@ typedef struct mp_output_row {
 typedef struct mp_cell_result {
     const char *status;  /* ok | error | crash | timeout | oom | nonfinite | interrupted */
     const char *outcome; /* typed: dtype_mismatch, nan_first, overflow, constant, oom, unsupported,
-                            crash, timeout, io, format, shape; NULL when status is ok */
+                            crash, timeout, io, format, shape, engine, exception ...; NULL when
+                            status is ok */
     bool as_expected;
     const char *expected;                 /* "error: expected scalar type ..." or NULL: success */
     const char *error;                    /* exact text, NULL: none */
     const char *module, *op, *want, *got; /* of the failure; NULL: unknown */
+    const char *exception, *frame;        /* of a library: its class, and where inside; NULL */
     const char *stage;                    /* where it failed */
     int step;                             /* -1: not in a step */
     const char *budget;                   /* text of the broken budgets, NULL: none */

@@ -7,7 +7,7 @@
 #include "kernels/core/memory.h"
 #include "results/db.h"
 
-enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 1, BUSY_MS = 60000 };
+enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 2, BUSY_MS = 60000 };
 
 extern const char mp_schema_sql[]; /* results/schema.sql */
 
@@ -97,6 +97,32 @@ static mp_code create(mp_store *s, mp_error *err)
     return err->code;
 }
 
+/* What makes version n + 1 out of version n, from n = 1. */
+static const char *const migrations[SCHEMA_VERSION - 1] = {
+    "ALTER TABLE cell ADD COLUMN exception TEXT; ALTER TABLE cell ADD COLUMN frame TEXT",
+};
+
+/* Each version in the transaction that says so; another process may have been faster. */
+static mp_code migrate(mp_store *s, mp_error *err)
+{
+    int64_t version;
+    char text[64];
+
+    if (mp_db_exec(s, "BEGIN IMMEDIATE", err))
+        return err->code;
+    if (!identify(s, &version, err)) {
+        for (; !err->code && version < SCHEMA_VERSION; version++)
+            mp_db_exec(s, migrations[version - 1], err);
+        snprintf(text, sizeof text, "PRAGMA user_version = %d", (int)SCHEMA_VERSION);
+        if (!err->code)
+            mp_db_exec(s, text, err);
+    }
+    if (!err->code && !mp_db_exec(s, "COMMIT", err))
+        return MP_OK;
+    sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return err->code;
+}
+
 /* Where two turn the same new file to WAL, SQLite tells one of them at once that it is locked,
  * whatever the busy timeout: each could wait for the other for ever.  So the waiting is done here.
  */
@@ -126,7 +152,9 @@ static mp_code prepare_for_writing(mp_store *s, int64_t version, mp_error *err)
     /* FULL: a finished cell survives a power cut, not only a kill. */
     if (turn_to_wal(s, err) || mp_db_exec(s, "PRAGMA synchronous = FULL", err))
         return err->code;
-    return version == 0 ? create(s, err) : MP_OK;
+    if (version == 0)
+        return create(s, err);
+    return version < SCHEMA_VERSION ? migrate(s, err) : MP_OK;
 }
 
 static mp_code configure(mp_store *s, mp_error *err)

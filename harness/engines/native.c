@@ -1,351 +1,104 @@
-/* The native engine: one cell in this process.  Runs in a child of the harness. */
+/* The native engine, as the harness sees it: a process for each cell. */
+#include "harness/engines/native.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
-#include <math.h>
-#include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <time.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#include "harness/engines/faults.h"
-#include "harness/job.h"
-#include "kernels/device.h"
-#include "kernels/ops.h"
-#include "results/metrics.h"
+#include "harness/engines/engine.h"
 
-typedef struct engine {
-    const mp_job *job;
-    int fd;      /* events */
-    int tensors; /* outputs */
-    int64_t offset;
-    mp_ctx *c;
-    void *pipeline;
-    int repeat;                         /* number of the generation, negative for warm-ups */
-    bool capture;                       /* the first generation: its outputs are kept */
-    bool broken;                        /* a non-finite output was seen */
-    bool found;                         /* the observer has its first non-finite value */
-    double began;                       /* of the stage */
-    double paused, total, total_paused; /* time spent recording, not generating */
-    mp_error err;
-} engine;
+typedef struct native {
+    mp_engine base;
+    const char *isa;
+    int threads;
+} native;
 
-/* The signal handlers have no other way to it. */
-static const engine *running;
+typedef struct hearer {
+    mp_record *record;
+    bool show;
+} hearer;
 
-static double now(void)
+/* OpenBLAS reserves 128 MiB of address space for each thread that calls it, touched only in part,
+ * and waits for ever when it gets none.  The limit of the process, which is there to end a runaway,
+ * leaves room for that; the limit of activations itself is exact. */
+static size_t process_limit(const native *n, const mp_job *job)
 {
-    struct timespec t;
+    static const size_t reserved = (size_t)160 << 20;
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    const size_t threads = n->threads ? (size_t)n->threads : cpus > 0 ? (size_t)cpus : 1;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return job->memory ? job->memory + (threads + 1) * reserved : 0;
 }
 
-/* ---- events --------------------------------------------------------------------------------- */
-
-static void write_all(int fd, const void *data, size_t n, mp_error *err)
+static int child_main(void *user, int fd)
 {
-    const char *s = data;
-
-    while (n) {
-        const ssize_t k = write(fd, s, n);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0) {
-            mp_error_set(err, MP_EIO,
-                         "writing the outputs: %s; make room on the disk and go on "
-                         "with --resume",
-                         strerror(errno));
-            return;
-        }
-        s += k;
-        n -= (size_t)k;
-    }
+    return mp_native_run(user, fd);
 }
 
-/* Sends and releases the event. */
-static void send_event(engine *e, json_t *event)
+static void on_line(void *user, const char *line, size_t n)
 {
-    char *line = event ? json_dumps(event, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+    const hearer *l = user;
 
-    if (line) {
-        write_all(e->fd, line, strlen(line), NULL);
-        write_all(e->fd, "\n", 1, NULL);
-    }
-    free(line);
-    json_decref(event);
+    mp_record_line(l->record, line, n);
+    if (l->show)
+        mp_engine_show(l->record);
 }
 
-static void send_error(engine *e, const mp_error *err)
+static mp_code native_run(mp_engine *e, mp_arena *a, const mp_job *job, bool show,
+                          mp_execution *out, mp_error *err)
 {
-    json_t *event =
-        json_pack("{ss ss ss* ss ss ss si}", "event", "error", "code", mp_code_name(err->code),
-                  "text", err->text, "module", err->module, "op", err->op, "stage",
-                  e->job->progress->stage, "step", e->job->progress->step);
+    const native *n = (const native *)e;
+    hearer hear = {.record = &out->record, .show = show && isatty(STDERR_FILENO)};
+    mp_progress *page =
+        mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    if (!event) /* text that is no UTF-8 */
-        event = json_pack("{ss ss ss}", "event", "error", "code", mp_code_name(err->code), "text",
-                          "the error's text is no UTF-8");
-    send_event(e, event);
+    *out = (mp_execution){0};
+    mp_record_init(&out->record, a);
+    if (page == MAP_FAILED)
+        return mp_error_set(err, MP_ENOMEM, "cannot share a page with a process: %s",
+                            strerror(errno));
+    mp_native_cell cell = {.job = job, .isa = n->isa, .threads = n->threads, .progress = page};
+    const mp_process p = {.main = child_main, .user = &cell, .memory = process_limit(n, job)};
+    const mp_listener l = {.line = on_line, .user = &hear, .timeout = job->timeout};
+    mp_process_run(&p, &l, &out->end, err);
+    out->last = *page;
+    /* The page is the child's to write: close its texts before anyone reads them. */
+    out->last.module[sizeof out->last.module - 1] = '\0';
+    out->last.op[sizeof out->last.op - 1] = '\0';
+    out->last.stage[sizeof out->last.stage - 1] = '\0';
+    munmap(page, sizeof *page);
+    return err->code;
 }
 
-/* ---- the sink ------------------------------------------------------------------------------- */
-
-static void send_stage(engine *e, const char *stage, double seconds)
+static mp_code native_check(const mp_scenario *s, mp_error *err)
 {
-    send_event(e,
-               json_pack("{ss ss si sf sI}", "event", "stage", "name", stage, "repeat", e->repeat,
-                         "seconds", seconds, "activations", (json_int_t)mp_pool_get(e->c).peak));
+    return s->pipeline->check(&s->request, err);
 }
 
-static void stage_begin(void *user, const char *stage)
+static mp_code native_open(mp_arena *a, const mp_engine_options *o, mp_engine **out, mp_error *err)
 {
-    engine *e = user;
-    mp_progress *p = e->job->progress;
+    native *n = mp_arena_alloc(a, 1, sizeof *n);
 
-    strncpy(p->stage, stage, sizeof p->stage - 1);
-    p->step = strcmp(stage, "denoise") ? -1 : 0;
-    mp_pool_reset_peak(e->c);
-    e->paused = 0;
-    e->began = now();
+    *out = NULL;
+    if (strcmp(o->device, "cpu"))
+        return mp_error_set(err, MP_EDEVICE,
+                            "--device %s: the native engine has no backend for it in this build; "
+                            "expected cpu, or another --engine",
+                            o->device);
+    *n = (native){.base = {.def = &mp_native_engine, .name = "native", .version = MPBENCH_VERSION},
+                  .isa = o->machine->isa,
+                  .threads = o->threads};
+    n->base.identity = mp_arena_printf(a, "%s\n%s", o->machine->program, o->machine->device.isa);
+    *out = &n->base;
+    return MP_OK;
 }
 
-static void stage_end(void *user, const char *stage)
+static void native_close(mp_engine *e)
 {
-    engine *e = user;
-    const double end = now();
-
-    if (!e->found)
-        send_stage(e, stage, end - e->began - e->paused);
-    e->total_paused += now() - end;
+    (void)e;
 }
 
-static void step(void *user, int index, int steps)
-{
-    engine *e = user;
-    const double start = now();
-
-    e->job->progress->step = index + 1 < steps ? index + 1 : -1;
-    send_event(e, json_pack("{ss si si si}", "event", "step", "step", index, "steps", steps,
-                            "repeat", e->repeat));
-    e->paused += now() - start;
-    e->total_paused += now() - start;
-}
-
-static bool all_finite(const float *x, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(x[i]))
-            return false;
-    return true;
-}
-
-static void keep_tensor(engine *e, const char *name, mp_tensor x, mp_dtype dtype)
-{
-    json_t *shape = json_array();
-    char hash[65];
-
-    mp_sha256_hex(x.data, mp_nbytes(x), hash);
-    for (int i = 0; i < x.rank; i++)
-        json_array_append_new(shape, json_integer(x.dim[i]));
-    send_event(e, json_pack("{ss ss ss so sI ss si}", "event", "tensor", "name", name, "dtype",
-                            mp_dtype_name(dtype), "shape", shape, "offset",
-                            (json_int_t)(e->capture ? e->offset : -1), "sha256", hash, "repeat",
-                            e->repeat));
-    if (!e->capture)
-        return;
-    write_all(e->tensors, x.data, mp_nbytes(x), &e->err);
-    e->offset += (int64_t)mp_nbytes(x);
-}
-
-static void tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
-{
-    engine *e = user;
-    const double start = now();
-
-    if (!e->broken && !all_finite(fp32.data, mp_numel(fp32)))
-        e->broken = true;
-    keep_tensor(e, name, fp32, dtype);
-    e->paused += now() - start;
-    e->total_paused += now() - start;
-}
-
-static void warn(void *user, const char *text)
-{
-    engine *e = user;
-
-    if (e->capture)
-        send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
-}
-
-/* ---- where it is ---------------------------------------------------------------------------- */
-
-static void note_place(mp_progress *p, const char *module, const char *op)
-{
-    strncpy(p->module, module, sizeof p->module - 1);
-    strncpy(p->op, op, sizeof p->op - 1);
-}
-
-/* After each op: what a process that is killed from outside has done last. */
-static void note_op(void *user, const mp_op_event *event)
-{
-    const engine *e = user;
-
-    note_place(e->job->progress, event->module, event->op);
-}
-
-/* Of a failing process the module that it is in, which is exact. */
-static void on_signal(int number)
-{
-    if (running && running->c)
-        mp_place(running->c, running->job->progress->module, running->job->progress->op);
-    if (number == SIGTERM)
-        _exit(124);
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
-static void catch_signals(void)
-{
-    static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
-    static char stack[65536]; /* so that a stack overflow can be told, too */
-    const stack_t s = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_RESETHAND};
-
-    sigaltstack(&s, NULL);
-    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
-        sigaction(caught[i], &act, NULL);
-    signal(SIGINT, SIG_IGN); /* a Ctrl-C is the parent's to handle */
-}
-
-/* ---- non-finite values ---------------------------------------------------------------------- */
-
-static void first_nonfinite(void *user, const mp_op_event *event)
-{
-    engine *e = user;
-    const mp_progress *p = e->job->progress;
-
-    if (e->found)
-        return;
-    const mp_range r = mp_measure(e->c, *event->y);
-    if (!r.nan && !r.inf)
-        return;
-    e->found = true;
-    send_event(e, json_pack("{ss ss ss ss si sI sI}", "event", "nonfinite", "module", event->module,
-                            "op", event->op, "stage", p->stage, "step", p->step, "nan",
-                            (json_int_t)r.nan, "inf", (json_int_t)r.inf));
-}
-
-/* The bits are the same each time, so a second run under an observer that looks at every output
- * finds where it began; the timed runs need not look. */
-static void diagnose(engine *e)
-{
-    static const mp_sink quiet;
-    mp_sink place = quiet;
-    mp_error err = {0};
-    const mp_observer o = {.output = first_nonfinite, .user = e};
-
-    place.user = e;
-    place.stage_begin = stage_begin;
-    place.step = step;
-    e->capture = false;
-    mp_observe(e->c, o);
-    e->job->pipeline->generate(e->c, e->pipeline, &place, &err);
-    mp_unobserve(e->c, o);
-    if (!e->found)
-        send_event(e,
-                   json_pack("{ss ss ss ss si sI sI}", "event", "nonfinite", "module", "", "op", "",
-                             "stage", "", "step", -1, "nan", (json_int_t)0, "inf", (json_int_t)0));
-}
-
-/* ---- the whole ------------------------------------------------------------------------------ */
-
-static void generate(engine *e, const mp_sink *sink)
-{
-    const double start = now();
-
-    e->total_paused = 0;
-    e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
-    e->total = now() - start - e->total_paused;
-    if (!e->err.code)
-        send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
-                                e->repeat, "seconds", e->total));
-    e->capture = false;
-}
-
-static void send_weights(engine *e)
-{
-    mp_weights_stats w = {0};
-
-    e->job->pipeline->weights(e->pipeline, &w);
-    send_event(e, json_pack("{ss sI sI}", "event", "weights", "mapped", (json_int_t)w.mapped,
-                            "converted", (json_int_t)w.converted));
-}
-
-static void run_pipeline(engine *e, const mp_sink *sink)
-{
-    const mp_job *j = e->job;
-
-    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err))
-        return;
-    send_weights(e);
-    e->capture = true;
-    for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
-        e->repeat = i;
-        generate(e, sink);
-    }
-    if (e->broken && !e->err.code)
-        diagnose(e);
-}
-
-static void open_device(engine *e)
-{
-    const mp_job *j = e->job;
-    const mp_device_options o = {.device = "cpu",
-                                 .isa = j->isa,
-                                 .threads = j->threads,
-                                 .memory_limit = j->memory,
-                                 .policy = j->request.precision.policy,
-                                 .e4m3 = j->e4m3};
-
-    e->tensors = open(j->tensors, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (e->tensors < 0)
-        mp_error_set(&e->err, MP_EIO,
-                     "%s: %s; make the cache's folder writable, or name another "
-                     "one with MPBENCH_CACHE",
-                     j->tensors, strerror(errno));
-    else
-        mp_device_open(&o, &e->c, &e->err);
-}
-
-int mp_native_run(const mp_job *job, int fd)
-{
-    engine e = {.job = job, .fd = fd, .tensors = -1};
-    const mp_sink sink = {.user = &e,
-                          .stage_begin = stage_begin,
-                          .stage_end = stage_end,
-                          .step = step,
-                          .tensor = tensor,
-                          .warn = warn};
-
-    running = &e;
-    job->progress->step = -1;
-    catch_signals();
-    open_device(&e);
-    if (!e.err.code) {
-        mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
-        mp_faults_install(e.c);
-        run_pipeline(&e, &sink);
-    }
-    if (e.err.code)
-        send_error(&e, &e.err);
-    else
-        send_event(&e, json_pack("{ss}", "event", "done"));
-    job->pipeline->close(e.pipeline);
-    mp_device_close(e.c);
-    running = NULL;
-    if (e.tensors >= 0)
-        close(e.tensors);
-    return 0;
-}
+const mp_engine_def mp_native_engine = {
+    .check = native_check, .open = native_open, .run = native_run, .close = native_close};

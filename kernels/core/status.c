@@ -18,6 +18,8 @@ const char *mp_code_name(mp_code code)
         [MP_ENUMERIC] = "numeric",
         [MP_EDB] = "database",
         [MP_EUSAGE] = "usage",
+        [MP_EENGINE] = "engine",
+        [MP_EEXCEPTION] = "exception",
     };
     static_assert(sizeof names / sizeof *names == MP_CODE_COUNT, "one name for each code");
 

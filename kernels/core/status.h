@@ -28,6 +28,8 @@ typedef enum mp_code {
     MP_ENUMERIC,     /* a result is not finite where it must be */
     MP_EDB,          /* the results database */
     MP_EUSAGE,       /* the command line or a scenario file */
+    MP_EENGINE,      /* the worker of an engine: missing, too old, or out of its protocol */
+    MP_EEXCEPTION,   /* an exception of a library that no other code fits */
     MP_CODE_COUNT
 } mp_code;
 

@@ -213,7 +213,7 @@ mp_code mp_replace_commit(mp_replace *r, mp_error *err)
 {
     if (r->failed)
         return r->failed;
-    if (fsync(r->fd))
+    if (!r->scratch && fsync(r->fd))
         return replace_failed(r, "cannot be written", err);
     const int fd = r->fd;
     r->fd = -1;

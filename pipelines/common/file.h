@@ -31,6 +31,7 @@ mp_code mp_file_read(const char *path, size_t limit, char **text, size_t *size, 
 typedef struct mp_replace {
     char *path, *temporary;
     int fd;
+    bool scratch; /* set by the caller: it need not outlive a power cut */
     mp_code failed;
 } mp_replace;
 

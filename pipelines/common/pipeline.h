@@ -38,6 +38,7 @@ typedef struct mp_input {
     double number;           /* int (exact up to 2^53), number, bool */
     const char *text;        /* string, file */
     const char *const *list; /* strings, NULL-terminated */
+    bool given;              /* by the scenario; else it is the default */
 } mp_input;
 
 /* ---- the request: one cell --------------------------------------------------------------------

@@ -530,8 +530,8 @@ static mp_code write_data(mp_replace *r, const mp_tensor *tensors, int64_t n, mp
     return code;
 }
 
-mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t n,
-                             const char *const *metadata, mp_error *err)
+static mp_code write_file(const char *path, const mp_tensor *tensors, int64_t n,
+                          const char *const *metadata, bool scratch, mp_error *err)
 {
     mp_replace r;
     json_t *header = json_object();
@@ -542,6 +542,7 @@ mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t
     code = mp_replace_begin(&r, path, err);
     if (code)
         goto done;
+    r.scratch = scratch;
     code = write_header(&r, path, header, err);
     if (!code)
         code = write_data(&r, tensors, n, err);
@@ -552,4 +553,15 @@ mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t
 done:
     json_decref(header);
     return code;
+}
+
+mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t n,
+                             const char *const *metadata, mp_error *err)
+{
+    return write_file(path, tensors, n, metadata, false, err);
+}
+
+mp_code mp_safetensors_write_scratch(const char *path, mp_tensor x, mp_error *err)
+{
+    return write_file(path, &x, 1, NULL, true, err);
 }

@@ -48,5 +48,7 @@ const char *mp_safetensors_metadata(const mp_safetensors *s, const char *key);
  * so that every tensor is aligned.  metadata: NULL-terminated key, value, ... pairs, or NULL. */
 mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t n,
                              const char *const *metadata, mp_error *err);
+/* One tensor likewise, in a file that this run alone reads: nobody waits for the disk. */
+mp_code mp_safetensors_write_scratch(const char *path, mp_tensor x, mp_error *err);
 
 #endif

@@ -143,7 +143,7 @@ static void test_usage__says_what_is_wrong(void **state)
         {"run x.yaml --lable y", "did you mean '--label'?"},
         {"run x.yaml --threads none", "expected an integer from 1 to 256"},
         {"run x.yaml --threads 0", "expected an integer from 1 to 256"},
-        {"run x.yaml --engine diffusers", "--engine: found 'diffusers', expected one of: native"},
+        {"run x.yaml --engine difusers", "unknown engine 'difusers'; did you mean 'diffusers'?"},
         {"run x.yaml --only", "--only needs a value"},
         {"compare fp16", "missing operand: expected A B"},
         {"compare fp16 bf16 fp32", "'fp32' is one operand too many"},
@@ -171,7 +171,7 @@ static void test_database__refused_ones_lose_nothing(void **state)
             "sha256sum mpbench.db > before; \"$mpbench\" run one.yaml; s=$?; sha256sum -c before "
             ">&2 && exit $s");
     cli_assert_status(c, 3);
-    cli_assert_has(c->err, "has schema version 99, and this mpbench knows versions up to 1");
+    cli_assert_has(c->err, "has schema version 99, and this mpbench knows versions up to 2");
     cli_run(c,
             "echo 'no database, but a long enough text to be read as one' > other.db; cp other.db "
             "copy; \"$mpbench\" run one.yaml --db other.db; s=$?; cmp other.db copy && exit $s");

@@ -39,9 +39,16 @@ static mp_words list_of(words w)
     return out;
 }
 
+static mp_code pipeline_check(const mp_scenario *s, mp_error *err)
+{
+    return s->pipeline->check(&s->request, err);
+}
+
 static mp_code try_plan(words paths, words set, words only, mp_plan *out, mp_error *err)
 {
-    const mp_plan_options o = {.paths = list_of(paths),
+    const mp_plan_options o = {.check = pipeline_check,
+                               .engine_flags = "",
+                               .paths = list_of(paths),
                                .set = list_of(set),
                                .only = list_of(only),
                                .repeat = -1,
@@ -669,8 +676,11 @@ static void test_cells__two_checkpoints_of_one_name_are_refused(void **state)
 
 static void test_cells__repeat_and_warmup_of_the_command_line_win(void **state)
 {
-    const mp_plan_options o = {
-        .paths = list_of(WORDS(file("repeat: 5\nwarmup: 2"))), .repeat = 7, .warmup = 0};
+    const mp_plan_options o = {.check = pipeline_check,
+                               .engine_flags = "",
+                               .paths = list_of(WORDS(file("repeat: 5\nwarmup: 2"))),
+                               .repeat = 7,
+                               .warmup = 0};
     mp_plan p;
     mp_error err = {0};
 
@@ -687,7 +697,7 @@ static void test_cells__repeat_and_warmup_of_the_command_line_win(void **state)
 static void reproduces(const mp_cell *cell)
 {
     mp_words all = shell_words(arena, cell->repro), set = {0}, only = {0};
-    mp_plan_options o = {.repeat = -1, .warmup = -1};
+    mp_plan_options o = {.repeat = -1, .warmup = -1, .check = pipeline_check, .engine_flags = ""};
     mp_plan p;
     mp_error err = {0};
 

@@ -204,7 +204,7 @@ static void test_scenario__an_unknown_key_offers_the_nearest_at_every_level(void
     bad("tiling: {tiles: [32, 32]}", "5:10: unknown key 'tiles' in tiling; did you mean 'tile'?; "
                                      "expected one of: tile, stride");
     bad("expect: [{whem: {}}]", "5:11: unknown key 'whem' in expect[]; did you mean 'when'?; "
-                                "expected one of: when, error, status, outcome");
+                                "expected one of: when, engine, error, status, outcome");
     bad("budgets: {psnr: 40}",
         "5:11: unknown key 'psnr' in budgets; expected one of: latent_rel_l2, image_rel_l2, "
         "psnr_db, ssim, seam, peak_mib, seconds");
@@ -724,8 +724,8 @@ static void test_expect__what_can_never_be_is_refused(void **state)
                                     "error, crash, timeout, oom or nonfinite");
     bad("expect: [{outcome: boom}]",
         "5:11: key 'expect[].outcome': found \"boom\", expected dtype_mismatch, nan_first, "
-        "overflow, constant, oom, unsupported, crash, timeout, io, format, shape, missing, usage or "
-        "device");
+        "overflow, constant, oom, unsupported, crash, timeout, io, format, shape, missing, usage, "
+        "device, engine or exception");
     bad("expect: [{error: ''}]",
         "5:11: key 'expect[].error': found \"\", expected a part of the exact error text");
     bad("expect: [{error: [a]}]",
@@ -1107,7 +1107,7 @@ static void test_schema__enums_are_what_the_reader_takes(void **state)
     for (size_t i = 0; i < json_array_size(list); i++)
         good(mp_arena_printf(arena, "expect: [{outcome: %s}]",
                              json_string_value(json_array_get(list, i))));
-    assert_int_equal(json_array_size(list), 14);
+    assert_int_equal(json_array_size(list), 16);
     json_decref(schema);
 }
 
@@ -1124,9 +1124,18 @@ static void check_nightly(const char *path)
         fail_msg("%s", err.text);
 }
 
+static mp_code pipeline_check(const mp_scenario *s, mp_error *err)
+{
+    return s->pipeline->check(&s->request, err);
+}
+
 static void check_file(const char *path)
 {
-    const mp_plan_options o = {.paths = {.items = &path, .count = 1}, .repeat = -1, .warmup = -1};
+    const mp_plan_options o = {.paths = {.items = &path, .count = 1},
+                               .repeat = -1,
+                               .warmup = -1,
+                               .check = pipeline_check,
+                               .engine_flags = ""};
     mp_error err = {0};
     mp_plan plan;
 

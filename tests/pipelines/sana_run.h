@@ -82,7 +82,8 @@ static inline void cell_init(cell *k, const char *checkpoint)
     assert_in_range(p->input_count, 1, CELL_INPUTS);
     for (int i = 0; i < p->input_count; i++) {
         const mp_input_field *const f = &p->inputs[i];
-        k->inputs[i] = (mp_input){f, f->fallback, f->fallback_text, f->fallback_list};
+        k->inputs[i] = (mp_input){
+            .field = f, .number = f->fallback, .text = f->fallback_text, .list = f->fallback_list};
     }
     k->request.inputs = k->inputs;
     k->request.input_count = p->input_count;

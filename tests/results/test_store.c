@@ -105,7 +105,7 @@ static void test_store__creates_a_wal_database_of_its_own_kind(void **state)
 
     mp_store_close(s);
     assert_sql(path, "PRAGMA application_id", "1836081765"); /* 0x6d706265, "mpbe" */
-    assert_sql(path, "PRAGMA user_version", "1");
+    assert_sql(path, "PRAGMA user_version", "2");
     assert_sql(path, "PRAGMA journal_mode", "wal");
     assert_sql(path,
                "SELECT group_concat(name) FROM (SELECT name FROM pragma_table_list WHERE "
@@ -567,12 +567,43 @@ static void test_store__refuses_a_newer_schema(void **state)
     const char *path = scratch_file("newer.db");
 
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    sql_run(path, "PRAGMA user_version = 2");
+    sql_run(path, "PRAGMA user_version = 3");
     refuses(path, MP_STORE_READ, MP_EDB,
-            "has schema version 2, and this mpbench knows versions up to 1; use a newer mpbench");
+            "has schema version 3, and this mpbench knows versions up to 2; use a newer mpbench");
     refuses(path, MP_STORE_WRITE, MP_EDB, "use a newer mpbench");
     sql_run(path, "PRAGMA user_version = -1");
     refuses(path, MP_STORE_WRITE, MP_EDB, "has schema version -1, which never existed");
+}
+
+static char *first_schema(void)
+{
+    FILE *f = fopen(MP_FIXTURES "/results/schema_1.sql", "rb");
+    char *text = calloc(1, 1 << 16);
+
+    assert_non_null(f);
+    assert_non_null(text);
+    assert_true(fread(text, 1, (1 << 16) - 1, f) > 1000);
+    assert_int_equal(fclose(f), 0);
+    return text;
+}
+
+static void test_store__migrates_a_database_of_the_first_version(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("first.db");
+    char *schema = first_schema();
+
+    sql_run(path, schema);
+    sql_run(path, "PRAGMA application_id = 0x6d706265; PRAGMA user_version = 1; INSERT INTO run "
+                  "VALUES (1, 'u', 'old', 'native', 'cpu', 'c', 'p', 'f', 'now', NULL, NULL)");
+    mp_store_close(open_store(path, MP_STORE_READ)); /* a reader leaves it as it is */
+    assert_sql(path, "PRAGMA user_version", "1");
+    mp_store_close(open_store(path, MP_STORE_WRITE));
+    assert_sql(path, "PRAGMA user_version", "2");
+    assert_sql(path, "SELECT label FROM run", "old");
+    assert_sql(path, "SELECT count(exception) + count(frame) FROM cell", "0");
+    mp_store_close(open_store(path, MP_STORE_WRITE));
+    free(schema);
 }
 
 static void test_store__refuses_another_programs_database(void **state)
@@ -612,7 +643,7 @@ static void test_store__refuses_to_read_an_empty_file_and_fills_it(void **state)
             "is an empty database; record something with `mpbench run` first");
     assert_int_equal(file_size(path), 0);
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    assert_sql(path, "PRAGMA user_version", "1");
+    assert_sql(path, "PRAGMA user_version", "2");
 }
 
 static void test_store__refuses_folders_and_what_is_not_there(void **state)
@@ -890,6 +921,7 @@ int main(void)
         cmocka_unit_test(test_store__takes_the_cells_of_two_writers_at_once),
         cmocka_unit_test(test_store__is_created_once_by_two_at_once),
         cmocka_unit_test(test_store__refuses_a_newer_schema),
+        cmocka_unit_test(test_store__migrates_a_database_of_the_first_version),
         cmocka_unit_test(test_store__refuses_another_programs_database),
         cmocka_unit_test(test_store__refuses_what_is_no_database),
         cmocka_unit_test(test_store__refuses_to_read_an_empty_file_and_fills_it),

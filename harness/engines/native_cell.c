@@ -1,0 +1,349 @@
+/* One cell of the native engine, in this process: a child of the harness. */
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/engines/faults.h"
+#include "harness/engines/native.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "pipelines/common/safetensors.h"
+#include "results/metrics.h"
+
+typedef struct engine {
+    const mp_job *job;
+    mp_progress *progress;
+    int fd; /* events */
+    mp_ctx *c;
+    void *pipeline;
+    int repeat;                         /* number of the generation, negative for warm-ups */
+    bool capture;                       /* the first generation: its outputs are kept */
+    bool broken;                        /* a non-finite output was seen */
+    bool found;                         /* the observer has its first non-finite value */
+    double began;                       /* of the stage */
+    double paused, total, total_paused; /* time spent recording, not generating */
+    mp_error err;
+} engine;
+
+/* The signal handlers have no other way to it. */
+static const engine *running;
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+static void write_all(int fd, const char *s, size_t n)
+{
+    while (n) {
+        const ssize_t k = write(fd, s, n);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return; /* the harness is gone, and this process follows it */
+        s += k;
+        n -= (size_t)k;
+    }
+}
+
+/* Sends and releases the event. */
+static void send_event(engine *e, json_t *event)
+{
+    char *line = event ? json_dumps(event, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+
+    if (line) {
+        write_all(e->fd, line, strlen(line));
+        write_all(e->fd, "\n", 1);
+    }
+    free(line);
+    json_decref(event);
+}
+
+static void send_error(engine *e, const mp_error *err)
+{
+    json_t *event =
+        json_pack("{ss ss ss* ss ss ss si}", "event", "error", "code", mp_code_name(err->code),
+                  "text", err->text, "module", err->module, "op", err->op, "stage",
+                  e->progress->stage, "step", e->progress->step);
+
+    if (!event) /* text that is no UTF-8 */
+        event = json_pack("{ss ss ss}", "event", "error", "code", mp_code_name(err->code), "text",
+                          "the error's text is no UTF-8");
+    send_event(e, event);
+}
+
+/* ---- the sink ------------------------------------------------------------------------------- */
+
+static void send_stage(engine *e, const char *stage, double seconds)
+{
+    send_event(e,
+               json_pack("{ss ss si sf sI}", "event", "stage", "name", stage, "repeat", e->repeat,
+                         "seconds", seconds, "activations", (json_int_t)mp_pool_get(e->c).peak));
+}
+
+static void stage_begin(void *user, const char *stage)
+{
+    engine *e = user;
+    mp_progress *p = e->progress;
+
+    strncpy(p->stage, stage, sizeof p->stage - 1);
+    p->step = strcmp(stage, "denoise") ? -1 : 0;
+    mp_pool_reset_peak(e->c);
+    e->paused = 0;
+    e->began = now();
+}
+
+static void stage_end(void *user, const char *stage)
+{
+    engine *e = user;
+    const double end = now();
+
+    if (!e->found)
+        send_stage(e, stage, end - e->began - e->paused);
+    e->total_paused += now() - end;
+}
+
+static void step(void *user, int index, int steps)
+{
+    engine *e = user;
+    const double start = now();
+
+    e->progress->step = index + 1 < steps ? index + 1 : -1;
+    send_event(e, json_pack("{ss si si si}", "event", "step", "step", index, "steps", steps,
+                            "repeat", e->repeat));
+    e->paused += now() - start;
+    e->total_paused += now() - start;
+}
+
+static bool all_finite(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* Into a file of its own, so that what a later failure leaves is whole. */
+static void write_tensor(engine *e, const char *file, const char *name, mp_tensor x)
+{
+    char path[4096];
+    mp_error err = {0};
+
+    x.name = name;
+    if (snprintf(path, sizeof path, "%s/%s", e->job->outputs, file) >= (int)sizeof path)
+        mp_error_set(&e->err, MP_EIO, "%s: the folder's name is too long", e->job->outputs);
+    else if (mp_safetensors_write_scratch(path, x, &err))
+        mp_error_set(&e->err, err.code,
+                     "writing the outputs: %s; make room on the disk and go on with --resume",
+                     err.text);
+}
+
+static void keep_tensor(engine *e, const char *name, mp_tensor x, mp_dtype dtype)
+{
+    json_t *shape = json_array();
+    char hash[65], file[64];
+
+    mp_sha256_hex(x.data, mp_nbytes(x), hash);
+    for (int i = 0; i < x.rank; i++)
+        json_array_append_new(shape, json_integer(x.dim[i]));
+    snprintf(file, sizeof file, "%.48s.safetensors", name);
+    if (e->capture)
+        write_tensor(e, file, name, x);
+    send_event(e, json_pack("{ss ss ss so ss si ss*}", "event", "tensor", "name", name, "dtype",
+                            mp_dtype_name(dtype), "shape", shape, "sha256", hash, "repeat",
+                            e->repeat, "file", e->capture && !e->err.code ? file : NULL));
+}
+
+static void tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
+{
+    engine *e = user;
+    const double start = now();
+
+    if (!e->broken && !all_finite(fp32.data, mp_numel(fp32)))
+        e->broken = true;
+    keep_tensor(e, name, fp32, dtype);
+    e->paused += now() - start;
+    e->total_paused += now() - start;
+}
+
+static void warn(void *user, const char *text)
+{
+    engine *e = user;
+
+    if (e->capture)
+        send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
+}
+
+/* ---- where it is ---------------------------------------------------------------------------- */
+
+static void note_place(mp_progress *p, const char *module, const char *op)
+{
+    strncpy(p->module, module, sizeof p->module - 1);
+    strncpy(p->op, op, sizeof p->op - 1);
+}
+
+/* After each op: what a process that is killed from outside has done last. */
+static void note_op(void *user, const mp_op_event *event)
+{
+    const engine *e = user;
+
+    note_place(e->progress, event->module, event->op);
+}
+
+/* Of a failing process the module that it is in, which is exact. */
+static void on_signal(int number)
+{
+    if (running && running->c)
+        mp_place(running->c, running->progress->module, running->progress->op);
+    if (number == SIGTERM)
+        _exit(124);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void catch_signals(void)
+{
+    static const int caught[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTERM};
+    static char stack[65536]; /* so that a stack overflow can be told, too */
+    const stack_t s = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK | SA_RESETHAND};
+
+    sigaltstack(&s, NULL);
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
+        sigaction(caught[i], &act, NULL);
+    signal(SIGINT, SIG_IGN); /* a Ctrl-C is the parent's to handle */
+}
+
+/* ---- non-finite values ---------------------------------------------------------------------- */
+
+static void first_nonfinite(void *user, const mp_op_event *event)
+{
+    engine *e = user;
+    const mp_progress *p = e->progress;
+
+    if (e->found)
+        return;
+    const mp_range r = mp_measure(e->c, *event->y);
+    if (!r.nan && !r.inf)
+        return;
+    e->found = true;
+    send_event(e, json_pack("{ss ss ss ss si sI sI}", "event", "nonfinite", "module", event->module,
+                            "op", event->op, "stage", p->stage, "step", p->step, "nan",
+                            (json_int_t)r.nan, "inf", (json_int_t)r.inf));
+}
+
+/* The bits are the same each time, so a second run under an observer that looks at every output
+ * finds where it began; the timed runs need not look. */
+static void diagnose(engine *e)
+{
+    static const mp_sink quiet;
+    mp_sink place = quiet;
+    mp_error err = {0};
+    const mp_observer o = {.output = first_nonfinite, .user = e};
+
+    place.user = e;
+    place.stage_begin = stage_begin;
+    place.step = step;
+    e->capture = false;
+    mp_observe(e->c, o);
+    e->job->pipeline->generate(e->c, e->pipeline, &place, &err);
+    mp_unobserve(e->c, o);
+    if (!e->found)
+        send_event(e,
+                   json_pack("{ss ss ss ss si sI sI}", "event", "nonfinite", "module", "", "op", "",
+                             "stage", "", "step", -1, "nan", (json_int_t)0, "inf", (json_int_t)0));
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static void generate(engine *e, const mp_sink *sink)
+{
+    const double start = now();
+
+    e->total_paused = 0;
+    e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
+    e->total = now() - start - e->total_paused;
+    if (!e->err.code)
+        send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
+                                e->repeat, "seconds", e->total));
+    e->capture = false;
+}
+
+static void send_weights(engine *e)
+{
+    mp_weights_stats w = {0};
+
+    e->job->pipeline->weights(e->pipeline, &w);
+    send_event(e, json_pack("{ss sI sI}", "event", "weights", "mapped", (json_int_t)w.mapped,
+                            "converted", (json_int_t)w.converted));
+}
+
+static void run_pipeline(engine *e, const mp_sink *sink)
+{
+    const mp_job *j = e->job;
+
+    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err))
+        return;
+    send_weights(e);
+    e->capture = true;
+    for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
+        e->repeat = i;
+        generate(e, sink);
+    }
+    if (e->broken && !e->err.code)
+        diagnose(e);
+}
+
+static void open_device(engine *e, const mp_native_cell *cell)
+{
+    const mp_job *j = e->job;
+    const mp_device_options o = {.device = "cpu",
+                                 .isa = cell->isa,
+                                 .threads = cell->threads,
+                                 .memory_limit = j->memory,
+                                 .policy = j->request.precision.policy,
+                                 .e4m3 = j->e4m3};
+
+    mp_device_open(&o, &e->c, &e->err);
+}
+
+int mp_native_run(const mp_native_cell *cell, int fd)
+{
+    const mp_job *job = cell->job;
+    engine e = {.job = job, .progress = cell->progress, .fd = fd};
+    const mp_sink sink = {.user = &e,
+                          .stage_begin = stage_begin,
+                          .stage_end = stage_end,
+                          .step = step,
+                          .tensor = tensor,
+                          .warn = warn};
+
+    running = &e;
+    e.progress->step = -1;
+    catch_signals();
+    open_device(&e, cell);
+    if (!e.err.code) {
+        mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
+        mp_faults_install(e.c);
+        run_pipeline(&e, &sink);
+    }
+    if (e.err.code)
+        send_error(&e, &e.err);
+    else
+        send_event(&e, json_pack("{ss}", "event", "done"));
+    job->pipeline->close(e.pipeline);
+    mp_device_close(e.c);
+    running = NULL;
+    return 0;
+}

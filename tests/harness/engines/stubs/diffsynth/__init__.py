@@ -1,0 +1,1 @@
+"""A stub of DiffSynth-Studio: see pipelines/wan_video.py."""
