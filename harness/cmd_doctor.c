@@ -116,6 +116,8 @@ static int check_checkpoint(mp_arena *a, const char *path)
     for (const mp_pipeline_def *const *p = mp_pipelines(); *p; p++) {
         mp_error err = {0};
         const char *size = "";
+        if (!(*p)->open)
+            continue; /* for workers only */
         if (!open_checkpoint(a, *p, path, &size, &err)) {
             line("ok", "checkpoint", mp_arena_printf(a, "%s\n%s", path, size));
             return MP_EXIT_OK;

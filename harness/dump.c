@@ -24,7 +24,7 @@ static mp_code write_pictures(mp_arena *a, const char *folder, const mp_outputs 
 {
     mp_tensor image;
 
-    if (!mp_outputs_find(x, "image", &image) || image.rank != 4)
+    if (!mp_outputs_picture(x, &image) || image.rank != 4)
         return MP_OK;
     for (int64_t i = 0; i < image.dim[0] && !err->code; i++) {
         const char *path = image.dim[0] == 1

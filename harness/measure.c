@@ -44,6 +44,12 @@ static bool both(const mp_outputs *x, const mp_outputs *ref, const char *name, m
     return mp_outputs_find(x, name, a) && mp_outputs_find(ref, name, b) && mp_same_shape(*a, *b);
 }
 
+static bool both_pictures(const mp_outputs *x, const mp_outputs *ref, mp_tensor *a, mp_tensor *b)
+{
+    return mp_outputs_picture(x, a) && mp_outputs_picture(ref, b) && mp_same_shape(*a, *b) &&
+           a->rank == 4;
+}
+
 static void add_drift(mp_metrics *m, const char *stage, int step, mp_drift d)
 {
     add(m, "rel_l2", stage, step, d.rel_l2, "1");
@@ -80,7 +86,7 @@ static void measure_picture(mp_metrics *m, const mp_outputs *x, const mp_outputs
     mp_tensor a, b;
     double ssim = 0;
 
-    if (!both(x, ref, "image", &a, &b) || a.rank != 4)
+    if (!both_pictures(x, ref, &a, &b))
         return;
     const int64_t plane = a.dim[1] * a.dim[2] * a.dim[3];
     for (int64_t i = 0; i < a.dim[0]; i++)
@@ -111,6 +117,7 @@ const char *mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outp
 {
     const int steps = mp_outputs_steps(x);
     double last = NAN;
+    mp_tensor picture;
 
     measure_tensor(m, e, x, reference, "prompt_embeds", "prompt_embeds", -1);
     for (int i = 0; i < steps; i++) {
@@ -118,7 +125,9 @@ const char *mp_measure_drift(mp_metrics *m, const mp_execution *e, const mp_outp
         snprintf(name, sizeof name, "latents_%03d", i);
         last = measure_tensor(m, e, x, reference, name, "latents", i);
     }
-    const double image = measure_tensor(m, e, x, reference, "image", "image", -1);
+    const double image =
+        measure_tensor(m, e, x, reference,
+                       mp_outputs_find(x, "image", &picture) ? "image" : "frames", "image", -1);
     if (!isnan(last))
         summarize(m, "latent_rel_l2", last, "1");
     if (!isnan(image))
@@ -133,7 +142,7 @@ void mp_measure_seam(mp_metrics *m, const mp_outputs *x, const mp_outputs *until
     mp_tensor a, b;
     double worst = -INFINITY;
 
-    if (!both(x, untiled, "image", &a, &b) || a.rank != 4)
+    if (!both_pictures(x, untiled, &a, &b))
         return;
     const int64_t plane = a.dim[1] * a.dim[2] * a.dim[3];
     for (int64_t i = 0; i < a.dim[0]; i++) {
@@ -156,7 +165,7 @@ mp_distance mp_measure_distance(const mp_outputs *x, const mp_outputs *reference
     snprintf(name, sizeof name, "latents_%03d", mp_outputs_steps(x) - 1);
     if (both(x, reference, name, &a, &b))
         d.latents = mp_drift_between(a.data, b.data, mp_numel(a), MP_F32).rel_l2;
-    if (both(x, reference, "image", &a, &b))
+    if (both_pictures(x, reference, &a, &b))
         d.image = mp_drift_between(a.data, b.data, mp_numel(a), MP_F32).rel_l2;
     return d;
 }
@@ -177,7 +186,7 @@ bool mp_measure_constant(const mp_outputs *x, float *value)
 {
     mp_tensor t;
 
-    if (!mp_outputs_find(x, "image", &t))
+    if (!mp_outputs_picture(x, &t))
         return false;
     const float *v = t.data;
     *value = v[0];

@@ -187,6 +187,11 @@ bool mp_outputs_find(const mp_outputs *o, const char *name, mp_tensor *out)
     return false;
 }
 
+bool mp_outputs_picture(const mp_outputs *o, mp_tensor *out)
+{
+    return mp_outputs_find(o, "image", out) || mp_outputs_find(o, "frames", out);
+}
+
 int mp_outputs_count(const mp_outputs *o)
 {
     return o ? o->count : 0;

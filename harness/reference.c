@@ -30,6 +30,21 @@ static mp_scenario reference_scenario(const mp_scenario *s, bool untiled)
     return ref;
 }
 
+/* The content of the input's files: one that is painted over is another input. */
+static void add_files(mp_text *t, const mp_input *input)
+{
+    const char *const single[] = {input->text, NULL};
+    const bool many = input->field->type == MP_INPUT_FILES;
+    mp_error ignored = {0}; /* one that cannot be read fails in the run, and says why */
+    char hash[65];
+
+    if (!many && input->field->type != MP_INPUT_FILE)
+        return;
+    for (const char *const *s = many ? input->list : single; s && *s; s++)
+        if (!mp_digest_file(*s, hash, &ignored))
+            mp_text_printf(t, "%s\n", hash);
+}
+
 /* Everything that its bits depend on. */
 static const char *reference_key(mp_run *r, const mp_cell *cell, const mp_scenario *ref)
 {
@@ -46,6 +61,8 @@ static const char *reference_key(mp_run *r, const mp_cell *cell, const mp_scenar
     for (int i = 0; i < ref->setting_count; i++)
         if (!strncmp(ref->settings[i].key, "inputs.", 7))
             mp_text_printf(&t, "%s=%s\n", ref->settings[i].key, ref->settings[i].value);
+    for (int i = 0; i < ref->request.input_count; i++)
+        add_files(&t, &ref->request.inputs[i]);
     mp_sha256_hex(t.data, t.length, hash);
     mp_text_free(&t);
     return mp_arena_strdup(r->arena, hash);

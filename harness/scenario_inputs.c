@@ -1,5 +1,6 @@
 #include "harness/scenario_inputs.h"
 
+#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,8 @@ static const char *expected(mp_arena *a, const mp_input_field *f)
         return "a list of texts, [] to switch it off, or default";
     case MP_INPUT_FILE:
         return "the name of a file";
+    case MP_INPUT_FILES:
+        return "a file that is there, a glob that finds some (frames/*.png), or a list of them";
     }
     return "something else";
 }
@@ -58,6 +61,43 @@ static bool read_list(mp_arena *a, const mp_yaml *node, mp_input *out)
         list[i] = node->items[i]->text;
     }
     out->list = list;
+    return true;
+}
+
+/* The files of one name or glob, appended to *list. */
+static bool find_files(mp_arena *a, const mp_yaml *node, const char ***list, size_t *count)
+{
+    glob_t found = {0};
+    const bool good = node->kind == MP_YAML_SCALAR && *node->text &&
+                      !glob(mp_path_beside(a, node->file, node->text), 0, NULL, &found);
+    const char **grown = mp_arena_alloc(a, *count + found.gl_pathc + 1, sizeof *grown);
+
+    if (*count)
+        memcpy(grown, *list, *count * sizeof *grown);
+    for (size_t i = 0; good && i < found.gl_pathc; i++)
+        grown[(*count)++] = mp_arena_strdup(a, found.gl_pathv[i]);
+    *list = grown;
+    globfree(&found);
+    return good;
+}
+
+static const char *list_text(mp_arena *a, const char *const *list);
+
+static bool read_files(mp_arena *a, const mp_yaml *node, mp_input *out)
+{
+    const bool many = node->kind == MP_YAML_LIST;
+    const size_t n = many ? (size_t)node->count : node->kind == MP_YAML_NULL ? 0 : 1;
+    const char **given = mp_arena_alloc(a, n + 1, sizeof *given), **list = NULL;
+    size_t count = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const mp_yaml *item = many ? node->items[i] : node;
+        if (!find_files(a, item, &list, &count))
+            return false;
+        given[i] = item->text;
+    }
+    out->list = list;
+    out->text = list_text(a, given);
     return true;
 }
 
@@ -91,6 +131,8 @@ static bool read_value(mp_arena *a, const mp_yaml *node, mp_input *out)
         return true;
     case MP_INPUT_STRINGS:
         return read_list(a, node, out);
+    case MP_INPUT_FILES:
+        return read_files(a, node, out);
     case MP_INPUT_STRING:
     case MP_INPUT_FILE:
         if (node->kind != MP_YAML_SCALAR)
@@ -219,6 +261,8 @@ const char *mp_input_text(mp_arena *a, const mp_input *input)
         if (input->list && input->list == input->field->fallback_list)
             return "default";
         return list_text(a, input->list);
+    case MP_INPUT_FILES:
+        return input->text ? input->text : "[]";
     case MP_INPUT_STRING:
     case MP_INPUT_FILE:
         break;

@@ -175,12 +175,33 @@ class Kind:
     embeds: Callable[[Any], Sequence[Any]]  # of encode_prompt's result: the negative prompt's first
     result: str  # the tensor's name in the protocol
     picture: Callable[[Any], Any]  # of the call's result, with output_type "pt"
+    pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)  # inputs that are lists of
+    # picture files, and the mode in which PIL gives them
 
 
 def sana_embeds(encoded: Any) -> Sequence[Any]:
     """encode_prompt gives prompt, its mask, negative prompt (None without guidance), its mask."""
     prompt, _, negative, _ = encoded
     return [prompt] if negative is None else [negative, prompt]
+
+
+def wan_embeds(encoded: Any) -> Sequence[Any]:
+    """encode_prompt gives prompt and negative prompt (None without guidance)."""
+    prompt, negative = encoded
+    return [prompt] if negative is None else [negative, prompt]
+
+
+def read_pictures(paths: Optional[Sequence[str]], mode: str) -> Optional[list[Any]]:
+    """Picture files as PIL has them; None stays None."""
+    if paths is None:
+        return None
+    from PIL import Image  # diffusers needs it, too
+
+    pictures = []
+    for path in paths:
+        with Image.open(path) as picture:
+            pictures.append(picture.convert(mode))
+    return pictures
 
 
 PIPELINES = {
@@ -191,6 +212,15 @@ PIPELINES = {
         embeds=sana_embeds,
         result="image",
         picture=lambda output: output.images,
+    ),
+    "wan-vace": Kind(
+        class_name="WanVACEPipeline",
+        since="0.34.0",
+        components=("text_encoder", "transformer", "vae"),
+        embeds=wan_embeds,
+        result="frames",
+        picture=lambda output: output.frames[0],
+        pictures={"video": "RGB", "mask": "L", "reference_images": "RGB"},
     ),
 }
 
@@ -232,7 +262,9 @@ def check_checkpoint(folder: str) -> None:
         raise worker.EngineError(f"{index} is missing", "missing")
 
 
-def call_arguments(cls: Any, request: Mapping[str, Any], sink: worker.Sink) -> dict[str, Any]:
+def call_arguments(
+    cls: Any, kind: Kind, request: Mapping[str, Any], sink: worker.Sink
+) -> dict[str, Any]:
     """The inputs as the installed pipeline's call takes them; `seed` becomes a generator later."""
     known = inspect.signature(cls.__call__).parameters
     arguments = {}
@@ -240,7 +272,8 @@ def call_arguments(cls: Any, request: Mapping[str, Any], sink: worker.Sink) -> d
         if name == "seed":
             continue
         if name in known:
-            arguments[name] = value
+            mode = kind.pictures.get(name)
+            arguments[name] = read_pictures(value, mode) if mode else value
             continue
         text = f"{cls.__name__} of Diffusers {diffusers.__version__} has no argument {name!r}"
         if name not in request["defaults"]:
@@ -578,7 +611,7 @@ class DiffusersAdapter(worker.Adapter):
         kind = find_kind(request)
         cls = find_class(kind)
         check_checkpoint(request["checkpoint"])
-        arguments = call_arguments(cls, request, sink)
+        arguments = call_arguments(cls, kind, request, sink)
         if request["quirks"]:
             sink.warn(f"quirks mean nothing to Diffusers: {', '.join(request['quirks'])}")
         with telling_warnings(sink):

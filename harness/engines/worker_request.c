@@ -25,6 +25,16 @@ static json_t *list_json(const char *const *list)
     return all;
 }
 
+static json_t *paths_json(const char *const *list)
+{
+    if (!list || !list[0])
+        return json_null();
+    json_t *all = json_array();
+    for (const char *const *s = list; *s; s++)
+        json_array_append_new(all, path_json(*s));
+    return all;
+}
+
 static json_t *input_json(const mp_input *input)
 {
     switch (input->field->type) {
@@ -38,6 +48,8 @@ static json_t *input_json(const mp_input *input)
         return json_string(input->text);
     case MP_INPUT_STRINGS:
         return list_json(input->list);
+    case MP_INPUT_FILES:
+        return paths_json(input->list);
     case MP_INPUT_FILE:
         return input->text && *input->text ? path_json(input->text) : json_null();
     }

@@ -21,6 +21,7 @@ typedef enum mp_input_type {
     MP_INPUT_STRING,
     MP_INPUT_STRINGS, /* a list; null or [] switches it off */
     MP_INPUT_FILE,    /* a path, relative to the scenario file */
+    MP_INPUT_FILES,   /* paths and globs, relative to it; in the order given, a glob's sorted */
 } mp_input_type;
 
 typedef struct mp_input_field {
@@ -36,8 +37,8 @@ typedef struct mp_input_field {
 typedef struct mp_input {
     const mp_input_field *field;
     double number;           /* int (exact up to 2^53), number, bool */
-    const char *text;        /* string, file */
-    const char *const *list; /* strings, NULL-terminated */
+    const char *text;        /* string, file; of files, as they were given */
+    const char *const *list; /* strings, files; NULL-terminated */
     bool given;              /* by the scenario; else it is the default */
 } mp_input;
 
@@ -113,7 +114,7 @@ typedef struct mp_pipeline_def {
     const char *const *components; /* NULL-terminated; those that have weights */
     const char *const *quirks;     /* NULL-terminated; names a scenario may use */
     /* What can be said against a request without running it; reads only the checkpoint's configs.
-     */
+     * A pipeline that only workers run has this alone, and it refuses. */
     mp_code (*check)(const mp_request *r, mp_error *err);
     mp_code (*open)(mp_ctx *c, const mp_request *r, const mp_sink *sink, void **out, mp_error *err);
     mp_code (*generate)(mp_ctx *c, void *pipeline, const mp_sink *sink, mp_error *err);

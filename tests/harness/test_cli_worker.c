@@ -140,6 +140,60 @@ static void test_worker__another_version_is_another_run_for_resume(void **state)
     cli_assert_has(c->err, "nothing to resume");
 }
 
+/* ---- pipelines that only workers run -------------------------------------------------------- */
+
+#define VACE                                                                                   \
+    "name: one\npipeline: wan-vace\ncheckpoint: wan\n"                                         \
+    "inputs: {prompt: a fox, video: 'f*.png', height: 8, width: 16, num_frames: 5, steps: 2, " \
+    "seed: 7}\n"
+
+static void test_worker__files_of_an_input_are_found_and_belong_to_the_reference(void **state)
+{
+    cli *c = *state;
+
+    cli_write(c, "one.yaml", VACE);
+    cli_run(c, "mkdir wan && echo 2 > f2.png && echo 1 > f1.png && " RUN);
+    cli_assert_status(c, 0);
+    cli_assert_has(c->out, "a frame from f1.png\n");
+    cli_assert_query(c, "SELECT replace(warnings, char(10), ',') FROM cell",
+                     "a frame from f1.png,a frame from f2.png");
+    cli_run(c, RUN);
+    cli_assert_query(c, "SELECT count(*) FROM reference", "1");
+    cli_run(c, "echo 3 > f2.png && " RUN); /* another picture under the same name */
+    cli_assert_query(c, "SELECT count(*) FROM reference", "2");
+    cli_run(c, "\"$mpbench\" run one.yaml --engine \"$fixtures/workers/fake_worker.py\" "
+               "--set 'inputs.mask=[f1.png, nothing.png]'");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "expected a file that is there, a glob that finds some");
+    cli_run(c, "\"$mpbench\" run one.yaml");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "the native engine does not run the pipeline wan-vace");
+}
+
+/* Against the stub of its package that tests/harness/engines has. */
+static void test_worker__diffsynth_runs_wan_vace_with_fp8_storage(void **state)
+{
+    cli *c = *state;
+
+    cli_write(c, "one.yaml",
+              VACE "precision: {default: bf16, storage: {transformer: fp8_e4m3}}\n"
+                   "reference: off\n");
+    cli_run(c, "mkdir -p wan/google/umt5-xxl && cd wan && touch Wan2.1_VAE.pth "
+               "diffusion_pytorch_model.safetensors models_t5_umt5-xxl-enc-bf16.pth && cd .. && "
+               "for i in 1 2 3 4 5; do printf 16x8 > f$i.png; done && STUB_LOG=calls "
+               "\"$mpbench\" run one.yaml --engine diffsynth --pythonpath "
+               "\"$source/tests/harness/engines/stubs\" && cat calls");
+    cli_assert_status(c, 0);
+    cli_assert_has(c->out, "float8_e4m3fn");
+    cli_assert_query(c,
+                     "SELECT engine || e.value FROM run JOIN run_environment e ON e.key = "
+                     "'diffsynth.version'",
+                     "diffsynth2.1.12");
+    cli_assert_query(c, "SELECT group_concat(name, ' ') FROM output",
+                     "frames initial_noise latents_000 latents_001 prompt_embeds");
+    cli_assert_query(c, "SELECT shape FROM output WHERE name = 'frames'", "[5, 3, 8, 16]");
+}
+
 /* ---- what goes wrong ------------------------------------------------------------------------ */
 
 static void test_worker__an_exception_is_recorded_with_its_place(void **state)
@@ -311,6 +365,8 @@ int main(void)
         TEST(test_worker__noise_cannot_disturb_the_protocol),
         TEST(test_worker__expectations_can_ask_for_an_engine_and_its_version),
         TEST(test_worker__another_version_is_another_run_for_resume),
+        TEST(test_worker__files_of_an_input_are_found_and_belong_to_the_reference),
+        TEST(test_worker__diffsynth_runs_wan_vace_with_fp8_storage),
         TEST(test_worker__an_exception_is_recorded_with_its_place),
         TEST(test_worker__what_it_told_before_a_failure_is_measured),
         TEST(test_worker__garbage_is_quoted),

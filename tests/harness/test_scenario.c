@@ -146,7 +146,8 @@ static void test_scenario__what_must_be_there_is_asked_for(void **state)
 {
     (void)state;
     refused("pipeline: sana\n", "dir/x.yaml:1:1: the key 'name' is missing; a scenario needs one");
-    refused("name: t\n", "dir/x.yaml:1:1: the key 'pipeline' is missing; this build has: sana");
+    refused("name: t\n",
+            "dir/x.yaml:1:1: the key 'pipeline' is missing; this build has: sana, wan-vace");
     refused("name: t\npipeline: sana\n",
             "dir/x.yaml:1:1: the key 'checkpoint' is missing; expected the folder of a checkpoint "
             "in Diffusers layout");
@@ -167,9 +168,9 @@ static void test_scenario__an_unknown_pipeline_offers_the_nearest(void **state)
 {
     (void)state;
     refused("name: t\npipeline: sama\n", "dir/x.yaml:2:1: unknown pipeline \"sama\"; did you mean "
-                                         "\"sana\"?; this build has: sana");
+                                         "\"sana\"?; this build has: sana, wan-vace");
     refused("name: t\npipeline: flux-dev\n",
-            "dir/x.yaml:2:1: unknown pipeline \"flux-dev\"; this build has: sana");
+            "dir/x.yaml:2:1: unknown pipeline \"flux-dev\"; this build has: sana, wan-vace");
     refused("name: t\npipeline: {a: 1}\n",
             "dir/x.yaml:2:1: key 'pipeline': found a map, expected the name of a pipeline");
 }
@@ -1030,7 +1031,8 @@ static void check_input(json_t *properties, const mp_input_field *f, const char 
 {
     static const char *const types[] = {
         [MP_INPUT_INT] = "integer",   [MP_INPUT_NUMBER] = "number", [MP_INPUT_BOOL] = "boolean",
-        [MP_INPUT_STRING] = "string", [MP_INPUT_STRINGS] = NULL,    [MP_INPUT_FILE] = "string"};
+        [MP_INPUT_STRING] = "string", [MP_INPUT_STRINGS] = NULL,    [MP_INPUT_FILE] = "string",
+        [MP_INPUT_FILES] = NULL};
     json_t *value = json_object_get(properties, name);
 
     if (!value || !json_is_string(json_object_get(value, "description")))
@@ -1043,14 +1045,16 @@ static void check_input(json_t *properties, const mp_input_field *f, const char 
         fail_msg("input '%s' has other limits than %g to %g", name, f->min, f->max);
 }
 
-static void test_schema__inputs_are_those_of_sana(void **state)
+/* The inputs of "wan-vace" stand in $defs/wan_vace_inputs. */
+static void check_inputs(json_t *schema, const mp_pipeline_def *p)
 {
-    json_t *schema = open_schema();
-    json_t *properties = at(schema, "$defs/inputs/properties");
-    const mp_pipeline_def *p = mp_pipeline_find("sana");
+    char path[128];
     size_t names = 0;
 
-    (void)state;
+    snprintf(path, sizeof path, "$defs/%s_inputs/properties", p->name);
+    for (char *s = path; *s; s++)
+        *s = *s == '-' ? '_' : *s;
+    json_t *properties = at(schema, path);
     for (int i = 0; i < p->input_count; i++) {
         check_input(properties, &p->inputs[i], p->inputs[i].name);
         names += 1 + (p->inputs[i].alias != NULL);
@@ -1058,6 +1062,24 @@ static void test_schema__inputs_are_those_of_sana(void **state)
             check_input(properties, &p->inputs[i], p->inputs[i].alias);
     }
     assert_int_equal(json_object_size(properties), names);
+}
+
+static void test_schema__inputs_are_those_of_the_pipelines(void **state)
+{
+    json_t *schema = open_schema(), *cases = at(schema, "allOf");
+    size_t n = 0;
+
+    (void)state;
+    for (const mp_pipeline_def *const *p = mp_pipelines(); *p; p++, n++) {
+        check_inputs(schema, *p);
+        const json_t *name = json_object_get(
+            json_object_get(
+                json_object_get(json_object_get(json_array_get(cases, n), "if"), "properties"),
+                "pipeline"),
+            "const");
+        assert_string_equal(json_string_value(name), (*p)->name);
+    }
+    assert_int_equal(json_array_size(cases), n);
     json_decref(schema);
 }
 
@@ -1210,7 +1232,7 @@ int main(void)
         cmocka_unit_test(test_matches__where_the_way_is_blocked_is_no_match),
         cmocka_unit_test(test_matches__nonsense_is_an_error),
         cmocka_unit_test(test_schema__names_every_key_and_no_other),
-        cmocka_unit_test(test_schema__inputs_are_those_of_sana),
+        cmocka_unit_test(test_schema__inputs_are_those_of_the_pipelines),
         cmocka_unit_test(test_schema__enums_are_what_the_reader_takes),
         cmocka_unit_test(test_scenarios__every_file_that_is_shipped_makes_a_plan),
     };

@@ -90,7 +90,9 @@ static void test_pipelines__are_found_by_name(void **state)
     (void)state;
     for (const mp_pipeline_def *const *p = mp_pipelines(); *p; p++, n++) {
         assert_ptr_equal(mp_pipeline_find((*p)->name), *p);
-        assert_true((*p)->check && (*p)->open && (*p)->generate && (*p)->weights && (*p)->close);
+        assert_non_null((*p)->check);
+        if ((*p)->open)
+            assert_true((*p)->generate && (*p)->weights && (*p)->close);
     }
     assert_in_range(n, 1, 100);
     assert_non_null(mp_pipeline_find("sana"));
