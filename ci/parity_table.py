@@ -27,7 +27,7 @@ from safetensors.numpy import load_file
 FP32_LATENTS, FP32_PICTURE = 1e-5, 1e-4
 MEAN, SINGLE = (0.9, 1.11), (0.33, 3.0)
 ENGINES = ("native", "diffusers")
-BASE = {"parity-sana-overflow": "parity-sana-overflow"}  # whose fp32 cells a scenario is measured against
+OWN_BASE = ("parity-sana-overflow", "parity-sana-small")  # measured against fp32 cells of their own
 TILED, UNTILED = "tiling=32x32+28x28", "tiling=off"
 
 
@@ -67,7 +67,7 @@ def fp32_key(key: str) -> str:
     """The fp32 cell of the same seed and tiling."""
     scenario, parts = key.split("/", 1)
     seed = re.search(r"inputs\.seed=\d+", parts).group()
-    if scenario in BASE:
+    if scenario in OWN_BASE:
         return f"{scenario}/precision.default=fp32,{seed}"
     tiling = TILED if TILED in parts else UNTILED
     return f"parity-sana-dtypes/precision.default=fp32,{tiling},{seed}"

@@ -1,10 +1,12 @@
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
-#include "harness/environment.h"
+#include "harness/engines/engine.h"
 #include "harness/options.h"
 #include "harness/scenario.h"
 #include "results/table.h"
@@ -129,13 +131,62 @@ static int check_checkpoint(mp_arena *a, const char *path)
     return MP_EXIT_USAGE;
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+    (void)st;
+    (void)kind;
+    (void)place;
+    return remove(path);
+}
+
+/* Starts it, and shows what it says of itself. */
+static int check_engine(mp_arena *a, mp_engine_options *o)
+{
+    char folder[] = "/tmp/mpbench-doctor-XXXXXX";
+    mp_environment machine;
+    mp_engine *e = NULL;
+    mp_error err = {0};
+    const mp_engine_def *def = mp_engine_find(o->name, &err);
+
+    o->cache = mkdtemp(folder);
+    o->machine = &machine;
+    if (def && !o->cache)
+        mp_error_set(&err, MP_EIO, "/tmp: no folder can be made there");
+    if (def && !err.code && !mp_environment_read(a, 0, &machine, &err) &&
+        !def->open(a, o, &e, &err) && e->trouble.code)
+        err = e->trouble;
+    if (err.code)
+        line("FAIL", "engine", err.text);
+    else
+        line("ok", "engine", mp_arena_printf(a, "%s %s", e->name, e->version));
+    for (int i = 0; e && i < e->environment_count; i++)
+        line("ok", "", mp_arena_printf(a, "%s %s", e->environment[i].key, e->environment[i].value));
+    if (e)
+        def->close(e);
+    if (o->cache)
+        nftw(o->cache, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    return !err.code ? MP_EXIT_OK : err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+}
+
 int mp_cmd_doctor(int argc, char **argv)
 {
+    static const char *const devices[] = {"cpu", "cuda", NULL};
     mp_arena *a = mp_arena_create();
+    mp_engine_options engine = {.device = "cpu"};
+    const mp_option options[] = {
+        MP_OPTION("engine", TEXT, &engine.name, "E", "also start this engine"),
+        MP_OPTION("device", TEXT, &engine.device, "cpu|cuda", "of it (default: cpu)",
+                  .among = devices),
+        MP_OPTION("python", TEXT, &engine.python, "PATH",
+                  "interpreter of a worker (default: MPBENCH_PYTHON, or python3)"),
+        MP_OPTION("pythonpath", TEXT, &engine.pythonpath, "DIR", "where its library lies"),
+    };
     const mp_usage usage = {.command = "doctor",
                             .operands = "[CHECKPOINT...]",
                             .summary = "Shows what this machine and build can do, and opens each "
                                        "checkpoint named.",
+                            .options = options,
+                            .option_count = sizeof options / sizeof *options,
                             .max_operands = -1};
     mp_words operands;
     int status;
@@ -144,6 +195,8 @@ int mp_cmd_doctor(int argc, char **argv)
         status = mp_exit_worse(status, check_machine(a));
         check_program(a, "gnuplot", "plots");
         status = mp_exit_worse(status, check_database());
+        if (engine.name)
+            status = mp_exit_worse(status, check_engine(a, &engine));
         for (int i = 0; i < operands.count; i++)
             status = mp_exit_worse(status, check_checkpoint(a, operands.items[i]));
     }

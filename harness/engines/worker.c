@@ -534,7 +534,7 @@ static mp_code worker_open(mp_arena *a, const mp_engine_options *o, mp_engine **
      * each cell: a nightly series shows it. */
     start_worker(w, &w->base.trouble);
     if (w->base.trouble.code)
-        fprintf(stderr, "mpbench run: %s\n", w->base.trouble.text);
+        fprintf(stderr, "mpbench: %s\n", w->base.trouble.text);
     *out = &w->base;
     return MP_OK;
 }

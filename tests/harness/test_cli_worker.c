@@ -335,6 +335,23 @@ static void test_worker__a_python_without_the_library_is_named(void **state)
     cli_assert_query(c, "SELECT status || outcome FROM cell", "errorengine");
 }
 
+static void test_doctor__starts_a_worker_and_shows_what_it_says(void **state)
+{
+    cli *c = *state;
+
+    cli_run(c, "\"$mpbench\" doctor --engine \"$fixtures/workers/fake_worker.py\"");
+    cli_assert_status(c, 0);
+    cli_assert_has(c->out, "fake 1.2.3");
+    cli_assert_has(c->out, "fake.color green");
+    cli_run(c, "FAKE=early \"$mpbench\" doctor --engine \"$fixtures/workers/fake_worker.py\"");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->out, "No module named 'nothing'");
+    cli_run(c, "\"$mpbench\" doctor --engine difusers");
+    cli_assert_status(c, 2);
+    cli_run(c, "ls -d /tmp/mpbench-doctor-*");
+    cli_assert_status(c, 2); /* nothing is left */
+}
+
 static void test_worker__what_is_wrong_in_the_command_is_refused(void **state)
 {
     cli *c = *state;
@@ -377,6 +394,7 @@ int main(void)
         TEST(test_worker__a_tensor_that_is_not_as_told_is_refused),
         TEST(test_worker__one_that_does_not_start_is_recorded_with_the_remedy),
         TEST(test_worker__a_python_without_the_library_is_named),
+        TEST(test_doctor__starts_a_worker_and_shows_what_it_says),
         TEST(test_worker__what_is_wrong_in_the_command_is_refused),
     };
 
