@@ -1,12 +1,11 @@
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
 #include "harness/engines/engine.h"
+#include "harness/folders.h"
 #include "harness/options.h"
 #include "harness/scenario.h"
 #include "results/table.h"
@@ -131,14 +130,6 @@ static int check_checkpoint(mp_arena *a, const char *path)
     return MP_EXIT_USAGE;
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *place)
-{
-    (void)st;
-    (void)kind;
-    (void)place;
-    return remove(path);
-}
-
 /* Starts it, and shows what it says of itself. */
 static int check_engine(mp_arena *a, mp_engine_options *o)
 {
@@ -148,7 +139,7 @@ static int check_engine(mp_arena *a, mp_engine_options *o)
     mp_error err = {0};
     const mp_engine_def *def = mp_engine_find(o->name, &err);
 
-    o->cache = mkdtemp(folder);
+    o->cache = o->scratch = mkdtemp(folder);
     o->machine = &machine;
     if (def && !o->cache)
         mp_error_set(&err, MP_EIO, "/tmp: no folder can be made there");
@@ -164,7 +155,7 @@ static int check_engine(mp_arena *a, mp_engine_options *o)
     if (e)
         def->close(e);
     if (o->cache)
-        nftw(o->cache, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+        mp_remove_folder(o->cache);
     return !err.code ? MP_EXIT_OK : err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
 }
 

@@ -1,24 +1,6 @@
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
-
+#include "harness/folders.h"
 #include "harness/run.h"
 #include "pipelines/common/image.h"
-
-mp_code mp_make_folders(const char *path, mp_error *err)
-{
-    mp_text t = {0};
-
-    for (const char *s = path; *s;) {
-        const size_t n = strcspn(s, "/") + (s[strcspn(s, "/")] == '/');
-        mp_text_add_n(&t, s, n);
-        s += n;
-        if (mkdir(t.data, 0777) && errno != EEXIST && errno != EISDIR && *s == '\0')
-            mp_error_set(err, MP_EIO, "%s: the folder cannot be made: %s", path, strerror(errno));
-    }
-    mp_text_free(&t);
-    return err->code;
-}
 
 static mp_code write_pictures(mp_arena *a, const char *folder, const mp_outputs *x, mp_error *err)
 {

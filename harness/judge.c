@@ -81,6 +81,13 @@ static void judge_timeout(mp_arena *a, const mp_execution *e, const mp_scenario 
     place(a, &e->last, r);
 }
 
+static void judge_lingering(mp_arena *a, const mp_execution *e, mp_cell_result *r)
+{
+    r->status = r->outcome = "crash";
+    r->error = "the process closed its pipe, had no result and lived on, so it was ended";
+    place(a, &e->last, r);
+}
+
 static void judge_signal(mp_arena *a, const mp_execution *e, mp_cell_result *r)
 {
     r->signal = e->end.signal;
@@ -119,21 +126,32 @@ static void judge_nonfinite(mp_arena *a, const mp_record *rec, mp_cell_result *r
     const char *module = *rec->error.module ? rec->error.module : "a module that is not known";
 
     r->status = "nonfinite";
-    r->outcome = rec->nan ? "nan_first" : "overflow";
+    r->outcome = rec->nan || !rec->nonfinite ? "nan_first" : "overflow";
     r->module = or_null(a, rec->error.module);
     r->op = or_null(a, rec->error.op);
     r->stage = or_null(a, rec->stage);
     r->step = rec->step;
-    r->error = mp_arena_printf(a,
-                               "the first non-finite values, %lld NaN and %lld infinite, come "
-                               "out of %s",
-                               (long long)rec->nan, (long long)rec->inf, module);
+    r->error = rec->nonfinite ? mp_arena_printf(a,
+                                                "the first non-finite values, %lld NaN and %lld "
+                                                "infinite, come out of %s",
+                                                (long long)rec->nan, (long long)rec->inf, module)
+                              : "an output has values that are not finite, and the engine does not "
+                                "say where they come from";
+}
+
+static void judge_nothing(mp_cell_result *r)
+{
+    r->status = "error";
+    r->outcome = "engine";
+    r->error = "the engine says that it is done, and gave neither an image nor frames; mend the "
+               "worker";
 }
 
 void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, const mp_outputs *x,
                   mp_cell_result *out)
 {
     const mp_record *rec = &e->record;
+    mp_tensor picture;
     float value;
 
     out->step = -1;
@@ -142,14 +160,18 @@ void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, cons
         out->status = "interrupted";
     else if (e->end.timed_out)
         judge_timeout(a, e, s, out);
+    else if (e->end.lingered)
+        judge_lingering(a, e, out);
     else if (e->end.signal)
         judge_signal(a, e, out);
     else if (rec->error.code)
         judge_error(a, rec, out);
     else if (!rec->done || e->end.status)
         judge_exit(a, e, out);
-    else if (rec->nonfinite)
+    else if (rec->nonfinite || (x && !mp_measure_finite(x)))
         judge_nonfinite(a, rec, out);
+    else if (!mp_outputs_picture(x, &picture))
+        judge_nothing(out);
     else if (x && mp_measure_constant(x, &value)) {
         out->status = "error";
         out->outcome = "constant";
@@ -178,6 +200,9 @@ static const char *expectation_text(mp_arena *a, const mp_expectation *e)
 
 static bool fulfilled(const mp_expectation *e, const mp_cell_result *r)
 {
+    /* A library that is missing is not the failure that a scenario is about, unless it says so. */
+    if (r->outcome && !strcmp(r->outcome, "engine") && !e->outcome)
+        return false;
     if (e->status && strcmp(e->status, r->status))
         return false;
     if (e->outcome && (!r->outcome || strcmp(e->outcome, r->outcome)))

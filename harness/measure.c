@@ -223,8 +223,10 @@ void mp_measure_process(mp_metrics *m, const mp_execution *e)
     const mp_record *r = &e->record;
 
     measure_time(m, r);
-    summarize(m, "peak_mib", (double)(r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss) / MIB,
-              "MiB");
+    const int64_t peak = r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss;
+
+    if (peak > 0)
+        summarize(m, "peak_mib", (double)peak / MIB, "MiB");
     if (r->idle_rss)
         summarize(m, "idle_mib", (double)r->idle_rss / MIB, "MiB");
     if (r->cuda_reserved) {

@@ -1,15 +1,16 @@
 #include "harness/outputs.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
+#include "harness/folders.h"
 #include "pipelines/common/file.h"
 #include "pipelines/common/safetensors.h"
+#include "results/metrics.h"
 
 struct mp_outputs {
     mp_safetensors **files;
@@ -20,32 +21,17 @@ struct mp_outputs {
 
 /* ---- the folder ----------------------------------------------------------------------------- */
 
-static void empty(const char *folder)
-{
-    DIR *d = opendir(folder);
-
-    for (const struct dirent *e; d && (e = readdir(d));)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-            unlinkat(dirfd(d), e->d_name, 0);
-    if (d)
-        closedir(d);
-}
-
 mp_code mp_outputs_begin(const char *folder, mp_error *err)
 {
-    if (mkdir(folder, 0777) && errno != EEXIST)
-        return mp_error_set(err, MP_EIO,
-                            "%s: cannot be made: %s; make the cache's folder writable, or name "
-                            "another one with MPBENCH_CACHE",
-                            folder, strerror(errno));
-    empty(folder); /* of a run that was killed and had the same process number */
+    mp_remove_folder(folder); /* what a worker did after its cell was over */
+    if (mkdir(folder, 0777))
+        return mp_error_set(err, MP_EIO, "%s: cannot be made: %s", folder, strerror(errno));
     return MP_OK;
 }
 
 void mp_outputs_end(const char *folder)
 {
-    empty(folder);
-    rmdir(folder);
+    mp_remove_folder(folder);
 }
 
 /* ---- what an engine wrote ------------------------------------------------------------------- */
@@ -95,7 +81,7 @@ static mp_code check_meaning(const mp_record *r, const mp_captured *t, mp_error 
 
 static mp_code open_one(const char *folder, const mp_captured *t, mp_outputs *o, mp_error *err)
 {
-    char path[4096];
+    char path[4096], hash[65];
     mp_safetensors *file = NULL;
 
     if (strchr(t->file, '/') || t->file[0] == '.' ||
@@ -111,11 +97,18 @@ static mp_code open_one(const char *folder, const mp_captured *t, mp_outputs *o,
                             mp_plain(t->file).text);
     const mp_tensor x = mp_safetensors_at(file, at);
     if (x.dtype != MP_F32)
-        return mp_error_set(err, MP_EENGINE, "%s holds %s, expected fp32", mp_plain(t->file).text,
-                            mp_dtype_name(x.dtype));
+        return mp_error_set(err, MP_EENGINE, "%s holds %s, expected F32", mp_plain(t->file).text,
+                            mp_plain(mp_safetensors_entry_at(file, at).dtype).text);
     if (!same_shape(t, x))
         return mp_error_set(err, MP_EENGINE, "told as %s, written as %s",
                             write_shape(t->rank, t->dim).text, write_shape(x.rank, x.dim).text);
+    if ((uintptr_t)x.data % sizeof(float))
+        return mp_error_set(err, MP_EENGINE, "%s has a header that is not padded to 8 bytes",
+                            mp_plain(t->file).text);
+    mp_sha256_hex(x.data, mp_nbytes(x), hash);
+    if (strcmp(hash, t->sha256))
+        return mp_error_set(err, MP_EENGINE, "told with the sha256 %.64s, written with %s",
+                            mp_plain(t->sha256).text, hash);
     o->tensors[o->count++] = x;
     return MP_OK;
 }

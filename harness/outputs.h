@@ -7,7 +7,7 @@
 
 typedef struct mp_outputs mp_outputs;
 
-/* An empty folder for an engine to write into, and its end. */
+/* An empty folder for an engine to write into, whatever was there, and its end. */
 mp_code mp_outputs_begin(const char *folder, mp_error *err);
 void mp_outputs_end(const char *folder);
 /* Opens the files that the record tells of; they may be removed then.  A tensor that is not there,

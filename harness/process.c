@@ -17,7 +17,7 @@
 
 enum { TICK_MS = 100, MAX_LINE = 1 << 20, PAUSE_US = 1000 };
 static const double GRACE = 2.0;     /* seconds between SIGTERM and SIGKILL */
-static const double PATIENCE = 30.0; /* for the end of a process that has closed its pipe */
+static const double PATIENCE = 10.0; /* for the end of a process that has closed its pipe */
 
 static volatile sig_atomic_t interrupted;
 
@@ -33,6 +33,7 @@ void mp_interrupt_catch(void)
 
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
 }
 
 bool mp_interrupted(void)
@@ -95,7 +96,7 @@ static long long oom_kills(void)
 
 /* ---- the child ------------------------------------------------------------------------------ */
 
-static void be_child(const mp_process *p, pid_t parent, int fd)
+static void be_child(const mp_process *p, pid_t parent, int fd, int input)
 {
     const struct rlimit no_core = {0, 0};
 
@@ -104,7 +105,7 @@ static void be_child(const mp_process *p, pid_t parent, int fd)
     if (getppid() != parent)
         _exit(0);
     const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(null, STDIN_FILENO);
+    dup2(input >= 0 ? input : null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO); /* the result is the parent's; libraries may chatter */
     setrlimit(RLIMIT_CORE, &no_core);
     limit_memory(p->memory);
@@ -132,9 +133,13 @@ static bool take_lines(const mp_listener *l, mp_text *t)
             start = i + 1;
             more = !l->finished || !l->finished(l->user);
         }
-    if (more && t->length - start > MAX_LINE)
-        start = t->length; /* no event is that long */
-    memmove(t->data, t->data + start, t->length - start);
+    if (more && t->length - start > MAX_LINE) { /* no event is that long: the listener's to say */
+        l->line(l->user, t->data + start, t->length - start);
+        start = t->length;
+        more = !l->finished || !l->finished(l->user);
+    }
+    if (start)
+        memmove(t->data, t->data + start, t->length - start);
     t->length -= start;
     return more;
 }
@@ -150,10 +155,62 @@ static bool read_some(int fd, mp_text *t)
     return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
 }
 
+static void write_some(mp_child *c)
+{
+    const ssize_t n = write(c->input, c->outgoing.data, c->outgoing.length);
+
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n < 0) { /* it has closed its end; what it does then is the result */
+        close(c->input);
+        c->input = -1;
+        return;
+    }
+    memmove(c->outgoing.data, c->outgoing.data + n, c->outgoing.length - (size_t)n);
+    c->outgoing.length -= (size_t)n;
+}
+
 static void end_group(pid_t pid, int number)
 {
     if (kill(-pid, number))
         kill(pid, number);
+}
+
+/* Without reaping it: until then its process group keeps its number. */
+static bool has_ended(pid_t pid)
+{
+    siginfo_t i = {0};
+
+    return !waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) && i.si_pid == pid;
+}
+
+void mp_child_tell(mp_child *c, const char *text)
+{
+    mp_text_add(&c->outgoing, text);
+}
+
+bool mp_child_is_idle(const mp_child *c)
+{
+    struct pollfd poller = {.fd = c->fd, .events = POLLIN};
+
+    return !c->pending.length && !c->outgoing.length && poll(&poller, 1, 0) == 0 &&
+           !has_ended(c->pid);
+}
+
+/* Moves what can be moved within a tick.  False when there is no more to hear: at the end of the
+ * pipe, which a descendant of a dead child may hold open for ever. */
+static bool exchange(mp_child *c)
+{
+    const bool sending = c->input >= 0 && c->outgoing.length;
+    struct pollfd pollers[] = {{.fd = c->fd, .events = POLLIN},
+                               {.fd = sending ? c->input : -1, .events = POLLOUT}};
+    const bool over = has_ended(c->pid); /* asked first: what it said before is then there */
+
+    if (poll(pollers, 2, over ? 0 : TICK_MS) <= 0)
+        return !over;
+    if (pollers[1].revents)
+        write_some(c);
+    return pollers[0].revents ? read_some(c->fd, &c->pending) : !over;
 }
 
 bool mp_child_listen(mp_child *c, const mp_listener *l, mp_process_end *out)
@@ -165,11 +222,8 @@ bool mp_child_listen(mp_child *c, const mp_listener *l, mp_process_end *out)
 
     *out = (mp_process_end){0};
     while (open && more) {
-        struct pollfd poller = {.fd = c->fd, .events = POLLIN};
-        if (poll(&poller, 1, TICK_MS) > 0) {
-            open = read_some(c->fd, &c->pending);
-            more = take_lines(l, &c->pending);
-        }
+        open = exchange(c);
+        more = take_lines(l, &c->pending);
         const bool late = deadline > 0 && now() >= deadline;
         if (!more)
             break;
@@ -180,20 +234,13 @@ bool mp_child_listen(mp_child *c, const mp_listener *l, mp_process_end *out)
             end_group(c->pid, SIGTERM);
         } else if (killed && now() - killed > GRACE) {
             end_group(c->pid, SIGKILL);
+            open = now() - killed < 2 * GRACE; /* whoever still writes then is none of its group */
         }
     }
     out->seconds = now() - start;
     out->out_of_memory =
-        !more || out->timed_out || out->interrupted ? false : kills >= 0 && oom_kills() > kills;
+        more && !out->timed_out && !out->interrupted && kills >= 0 && oom_kills() > kills;
     return !more;
-}
-
-/* Without reaping it: until then its process group keeps its number. */
-static bool has_ended(pid_t pid)
-{
-    siginfo_t i = {0};
-
-    return !waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) && i.si_pid == pid;
 }
 
 void mp_child_reap(mp_child *c, mp_process_end *out)
@@ -202,46 +249,62 @@ void mp_child_reap(mp_child *c, mp_process_end *out)
     struct rusage usage = {0};
     int status = 0;
 
-    while (!has_ended(c->pid) && now() - start < PATIENCE)
+    if (c->input >= 0)
+        close(c->input);
+    while (!has_ended(c->pid) && now() - start < PATIENCE && !interrupted)
         usleep(PAUSE_US);
+    out->lingered = !has_ended(c->pid) && !out->timed_out && !interrupted;
     end_group(c->pid, SIGKILL); /* it, and what it has started and left behind */
     while (wait4(c->pid, &status, 0, &usage) < 0 && errno == EINTR)
         ;
     out->status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     out->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     out->peak_rss = (size_t)usage.ru_maxrss * 1024;
-    out->out_of_memory = out->out_of_memory && out->signal == SIGKILL;
+    out->out_of_memory = out->out_of_memory && out->signal == SIGKILL && !out->lingered;
     close(c->fd);
     mp_text_free(&c->pending);
-    *c = (mp_child){0};
+    mp_text_free(&c->outgoing);
+    *c = (mp_child){.fd = -1, .input = -1};
+}
+
+static void close_both(int fds[2])
+{
+    for (int i = 0; i < 2; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
 }
 
 mp_code mp_child_start(const mp_process *p, mp_child *out, mp_error *err)
 {
     const pid_t parent = getpid();
-    int fds[2];
+    int lines[2] = {-1, -1}, input[2] = {-1, -1};
+    pid_t pid = -1;
 
-    *out = (mp_child){0};
-    if (pipe2(fds, O_CLOEXEC))
-        return mp_error_set(err, MP_EIO, "cannot make a pipe for a process: %s", strerror(errno));
+    *out = (mp_child){.fd = -1, .input = -1};
+    if (pipe2(lines, O_CLOEXEC) || (p->listens && pipe2(input, O_CLOEXEC)))
+        mp_error_set(err, MP_EIO, "cannot make a pipe for a process: %s", strerror(errno));
     fflush(NULL);
-    const pid_t pid = fork();
-    if (pid < 0) {
-        close(fds[0]);
-        close(fds[1]);
-        return mp_error_set(err, MP_EIO,
-                            "cannot start a process: %s; end other programs, or raise "
-                            "the limit of processes",
-                            strerror(errno));
-    }
+    if (!err->code && (pid = fork()) < 0)
+        mp_error_set(err, MP_EIO,
+                     "cannot start a process: %s; end other programs, or raise the limit of "
+                     "processes",
+                     strerror(errno));
     if (pid == 0) {
-        close(fds[0]);
-        be_child(p, parent, fds[1]);
+        close(lines[0]);
+        be_child(p, parent, lines[1], input[0]);
+    }
+    if (pid < 0) {
+        close_both(lines);
+        close_both(input);
+        return err->code;
     }
     setpgid(pid, pid);
-    close(fds[1]);
-    out->pid = pid;
-    out->fd = fds[0];
+    close(lines[1]);
+    if (p->listens) {
+        close(input[0]);
+        fcntl(input[1], F_SETFL, O_NONBLOCK);
+    }
+    *out = (mp_child){.pid = pid, .fd = lines[0], .input = input[1]};
     return MP_OK;
 }
 

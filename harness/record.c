@@ -1,6 +1,7 @@
 #include "harness/record.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -10,7 +11,7 @@ enum { MAX_SAMPLES = 1 << 16, MAX_TENSORS = 1 << 14, MAX_WARNINGS = 1 << 16 };
 
 void mp_record_init(mp_record *r, mp_arena *a)
 {
-    *r = (mp_record){.arena = a, .step = -1, .exception = "", .frame = "", .begun = ""};
+    *r = (mp_record){.arena = a, .step = -1, .id = -1, .exception = "", .frame = ""};
 }
 
 void mp_record_free(mp_record *r)
@@ -26,11 +27,17 @@ const mp_captured *mp_record_tensor(const mp_record *r, const char *name)
     return NULL;
 }
 
-static const char *text_of(const mp_record *r, const json_t *event, const char *key)
+/* Until the event is gone. */
+static const char *peek(const json_t *event, const char *key)
 {
     const char *text = json_string_value(json_object_get(event, key));
 
-    return text ? mp_arena_strdup(r->arena, text) : "";
+    return text ? text : "";
+}
+
+static const char *text_of(const mp_record *r, const json_t *event, const char *key)
+{
+    return mp_arena_strdup(r->arena, peek(event, key));
 }
 
 static int64_t int_of(const json_t *event, const char *key, int64_t fallback)
@@ -85,7 +92,7 @@ static bool has_sample(const mp_record *r, const char *stage, int repeat)
 static void on_stage(mp_record *r, const json_t *event)
 {
     const json_t *seconds = json_object_get(event, "seconds");
-    const char *name = text_of(r, event, "name");
+    const char *name = peek(event, "name");
     const int64_t bytes = int_of(event, "activations", -1);
     const int64_t repeat = int_of(event, "repeat", 0); /* warm-ups are negative */
 
@@ -97,7 +104,8 @@ static void on_stage(mp_record *r, const json_t *event)
         return;
     }
     if (!strcmp(r->begun, name))
-        r->begun = "";
+        r->begun[0] = '\0';
+    name = mp_arena_strdup(r->arena, name);
     if (bytes >= 0)
         add_memory(r, name, bytes);
     if (!json_is_number(seconds))
@@ -123,13 +131,11 @@ static bool read_shape(const json_t *shape, mp_captured *t)
 
 static void on_tensor(mp_record *r, const json_t *event)
 {
-    mp_captured t = {.name = text_of(r, event, "name"),
-                     .file = text_of(r, event, "file"),
-                     .sha256 = text_of(r, event, "sha256")};
+    mp_captured t = {.name = peek(event, "name"), .sha256 = peek(event, "sha256")};
     const mp_captured *first = mp_record_tensor(r, t.name);
 
     if (!*t.name || !*t.sha256 || !read_shape(json_object_get(event, "shape"), &t) ||
-        !mp_dtype_parse(text_of(r, event, "dtype"), &t.dtype) || r->tensor_count >= MAX_TENSORS) {
+        !mp_dtype_parse(peek(event, "dtype"), &t.dtype) || r->tensor_count >= MAX_TENSORS) {
         r->malformed++;
         return;
     }
@@ -137,6 +143,9 @@ static void on_tensor(mp_record *r, const json_t *event)
         r->differing += strcmp(first->sha256, t.sha256) != 0;
         return;
     }
+    t.name = text_of(r, event, "name");
+    t.sha256 = text_of(r, event, "sha256");
+    t.file = text_of(r, event, "file");
     r->tensors = room_for(r, r->tensors, r->tensor_count, &r->tensor_room, sizeof *r->tensors);
     r->tensors[r->tensor_count++] = t;
 }
@@ -145,21 +154,27 @@ static void on_place(mp_record *r, const json_t *event)
 {
     r->stage = text_of(r, event, "stage");
     r->step = small_of(event, "step", -1);
-    strncpy(r->error.module, text_of(r, event, "module"), sizeof r->error.module - 1);
-    strncpy(r->error.op, text_of(r, event, "op"), sizeof r->error.op - 1);
+    strncpy(r->error.module, peek(event, "module"), sizeof r->error.module - 1);
+    strncpy(r->error.op, peek(event, "op"), sizeof r->error.op - 1);
 }
 
 static void on_error(mp_record *r, const json_t *event)
 {
-    const char *code = text_of(r, event, "code");
+    const char *code = peek(event, "code"), *text = peek(event, "text");
+    mp_code known = MP_OK;
 
+    r->id = int_of(event, "id", -1);
     if (r->error.code)
         return; /* the first one stays */
-    r->error.code = MP_EUNSUPPORTED;
     for (int i = 1; i < MP_CODE_COUNT; i++)
         if (!strcmp(mp_code_name((mp_code)i), code))
-            r->error.code = (mp_code)i;
-    strncpy(r->error.text, text_of(r, event, "text"), sizeof r->error.text - 1);
+            known = (mp_code)i;
+    if (!known) {
+        r->malformed++;
+        return;
+    }
+    r->error.code = known;
+    strncpy(r->error.text, *text ? text : "an error without a text", sizeof r->error.text - 1);
     r->exception = text_of(r, event, "exception");
     r->frame = text_of(r, event, "frame");
     on_place(r, event);
@@ -175,20 +190,29 @@ static void on_nonfinite(mp_record *r, const json_t *event)
     on_place(r, event);
 }
 
+/* Too many are no reason to lose a result. */
 static void on_warning(mp_record *r, const char *text)
 {
-    if (r->warnings.length + strlen(text) > MAX_WARNINGS)
-        r->malformed++;
-    else
-        mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "", text);
+    if (r->more_warnings)
+        return;
+    r->more_warnings = r->warnings.length + strlen(text) > MAX_WARNINGS;
+    mp_text_printf(&r->warnings, "%s%s", r->warnings.length ? "\n" : "",
+                   r->more_warnings ? "and more warnings than are kept" : text);
+}
+
+static int64_t bytes_of(const json_t *event, const char *key)
+{
+    const int64_t value = int_of(event, key, 0);
+
+    return value > 0 ? value : 0;
 }
 
 static void on_memory(mp_record *r, const json_t *event)
 {
-    r->peak_rss = int_of(event, "peak_rss", 0);
-    r->idle_rss = int_of(event, "idle_rss", 0);
-    r->cuda_allocated = int_of(event, "cuda_allocated", 0);
-    r->cuda_reserved = int_of(event, "cuda_reserved", 0);
+    r->peak_rss = bytes_of(event, "peak_rss");
+    r->idle_rss = bytes_of(event, "idle_rss");
+    r->cuda_allocated = bytes_of(event, "cuda_allocated");
+    r->cuda_reserved = bytes_of(event, "cuda_reserved");
 }
 
 static void on_step(mp_record *r, const json_t *event)
@@ -200,7 +224,7 @@ static void on_step(mp_record *r, const json_t *event)
 
 static void on_event(mp_record *r, const json_t *event)
 {
-    const char *kind = text_of(r, event, "event");
+    const char *kind = peek(event, "event");
 
     if (!strcmp(kind, "stage")) {
         on_stage(r, event);
@@ -210,23 +234,35 @@ static void on_event(mp_record *r, const json_t *event)
         r->weights_mapped = int_of(event, "mapped", 0);
         r->weights_converted = int_of(event, "converted", 0);
     } else if (!strcmp(kind, "warning")) {
-        on_warning(r, text_of(r, event, "text"));
+        on_warning(r, peek(event, "text"));
     } else if (!strcmp(kind, "nonfinite")) {
         on_nonfinite(r, event);
     } else if (!strcmp(kind, "error")) {
         on_error(r, event);
     } else if (!strcmp(kind, "done")) {
         r->done = true;
+        r->id = int_of(event, "id", -1);
     } else if (!strcmp(kind, "step")) {
         on_step(r, event);
     } else if (!strcmp(kind, "begin")) {
-        r->begun = text_of(r, event, "stage");
+        snprintf(r->begun, sizeof r->begun, "%s", peek(event, "stage"));
         r->steps_done = 0;
     } else if (!strcmp(kind, "memory")) {
         on_memory(r, event);
     } else {
         r->malformed++;
     }
+}
+
+const char *mp_record_excerpt(mp_arena *a, const char *line, size_t n)
+{
+    enum { SHOWN = 100 };
+    char *text = mp_arena_strndup(a, line, n < SHOWN ? n : SHOWN);
+
+    for (char *s = text; *s; s++) /* what is no ASCII may be cut, or be no UTF-8 at all */
+        if ((unsigned char)*s >= 0x7f || (unsigned char)*s < ' ')
+            *s = '?';
+    return text;
 }
 
 void mp_record_line(mp_record *r, const char *line, size_t n)
@@ -239,6 +275,6 @@ void mp_record_line(mp_record *r, const char *line, size_t n)
     else
         r->malformed++;
     if (r->malformed != before && !r->bad_line)
-        r->bad_line = mp_arena_strndup(r->arena, line, n < 200 ? n : 200);
+        r->bad_line = mp_record_excerpt(r->arena, line, n);
     json_decref(event);
 }

@@ -36,6 +36,7 @@ typedef struct mp_record {
     mp_stage_memory stages[8];
     int stage_count;
     mp_text warnings;
+    bool more_warnings; /* than are kept */
     int64_t weights_mapped, weights_converted;
     int64_t peak_rss,
         idle_rss; /* of a process that serves several cells: of this one; 0: not told */
@@ -50,13 +51,16 @@ typedef struct mp_record {
     int step;
     int malformed;                 /* lines that were no event */
     const char *bad_line;          /* the first of them, for a message; NULL */
-    const char *begun;             /* the stage that runs; "" */
+    char begun[24];                /* the stage that runs; "" */
+    int64_t id;                    /* of the request that done or error answers; -1: not told */
     int steps_done, steps, repeat; /* how far it is */
 } mp_record;
 
 void mp_record_init(mp_record *r, mp_arena *a);
 /* One line without its newline.  What is no event is counted and otherwise left alone. */
 void mp_record_line(mp_record *r, const char *line, size_t n);
+/* The beginning of a line for a message: ASCII, whatever the line was. */
+const char *mp_record_excerpt(mp_arena *a, const char *line, size_t n);
 const mp_captured *mp_record_tensor(const mp_record *r, const char *name);
 void mp_record_free(mp_record *r); /* not the arena */
 

@@ -35,14 +35,15 @@ static void add_files(mp_text *t, const mp_input *input)
 {
     const char *const single[] = {input->text, NULL};
     const bool many = input->field->type == MP_INPUT_FILES;
-    mp_error ignored = {0}; /* one that cannot be read fails in the run, and says why */
     char hash[65];
 
     if (!many && input->field->type != MP_INPUT_FILE)
         return;
-    for (const char *const *s = many ? input->list : single; s && *s; s++)
+    for (const char *const *s = many ? input->list : single; s && *s; s++) {
+        mp_error ignored = {0}; /* one that cannot be read fails in the run, and says why */
         if (!mp_digest_file(*s, hash, &ignored))
             mp_text_printf(t, "%s\n", hash);
+    }
 }
 
 /* Everything that its bits depend on. */

@@ -3,6 +3,7 @@
 #define MP_HARNESS_RUN_H
 
 #include "harness/environment.h"
+#include "harness/folders.h"
 #include "harness/judge.h"
 #include "harness/plan.h"
 
@@ -35,7 +36,8 @@ typedef struct mp_run {
     mp_environment environment;
     mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
-    const char *cache; /* folder of references and scratch files */
+    const char *cache; /* folder of references */
+    mp_scratch scratch;
     int64_t id;
     char uuid[37];
     mp_reference_memo *references; /* those that this run has looked at */
@@ -70,7 +72,5 @@ void mp_report_progress(const mp_cell_report *c);
 
 /* harness/dump.c: DIR/<scenario>/<cell>/outputs.safetensors and image*.png */
 mp_code mp_dump_cell(const char *dir, const mp_cell *cell, const mp_outputs *x, mp_error *err);
-/* Makes a folder and those above it. */
-mp_code mp_make_folders(const char *path, mp_error *err);
 
 #endif

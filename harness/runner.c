@@ -15,7 +15,7 @@
 mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
                       mp_outputs **out, mp_error *err)
 {
-    const char *folder = mp_arena_printf(r->arena, "%s/outputs-%ld", r->cache, (long)getpid());
+    const char *folder = mp_arena_printf(r->arena, "%s/outputs", r->scratch.folder);
     const mp_job job = {.pipeline = s->pipeline,
                         .request = s->request,
                         .e4m3 = s->e4m3,
@@ -229,7 +229,7 @@ static mp_code open_cache(mp_run *r, const char *db, mp_error *err)
         return mp_error_set(err, MP_EIO,
                             "%s: cannot be written: %s; name another folder with MPBENCH_CACHE",
                             r->cache, strerror(errno));
-    return MP_OK;
+    return mp_scratch_open(r->arena, r->cache, &r->scratch, err);
 }
 
 static mp_code hash_checkpoints(mp_run *r, mp_error *err)
@@ -361,6 +361,7 @@ static mp_code open_engines(mp_run *r, const mp_engine_def *def, mp_error *err)
                            .python = r->options->python,
                            .pythonpath = r->options->pythonpath,
                            .cache = r->cache,
+                           .scratch = r->scratch.folder,
                            .machine = &r->environment,
                            .threads = r->options->threads,
                            .keep_worker = r->options->keep_worker};
@@ -374,12 +375,20 @@ static mp_code open_engines(mp_run *r, const mp_engine_def *def, mp_error *err)
     return mp_native_engine.open(r->arena, &o, &r->referee, err);
 }
 
-static void close_engines(mp_run *r)
+static void close_all(mp_run *r)
 {
     if (r->referee && r->referee != r->engine)
         r->referee->def->close(r->referee);
     if (r->engine)
         r->engine->def->close(r->engine);
+    mp_scratch_close(&r->scratch);
+    mp_store_close(r->store);
+}
+
+/* While a worker started: nothing is on record yet. */
+static mp_code stop_if_interrupted(mp_error *err)
+{
+    return mp_interrupted() ? mp_error_set(err, MP_EIO, "interrupted before anything ran") : MP_OK;
 }
 
 int mp_run_all(mp_arena *a, const mp_run_options *o)
@@ -403,14 +412,13 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
-        hash_checkpoints(&r, &err) || open_engines(&r, engine, &err) || begin_run(&r, &err)) {
-        close_engines(&r);
-        mp_store_close(r.store);
+        hash_checkpoints(&r, &err) || open_engines(&r, engine, &err) || stop_if_interrupted(&err) ||
+        begin_run(&r, &err)) {
+        close_all(&r);
         return refuse(&err, status_of(err.code));
     }
     run_cells(&r, &err);
-    close_engines(&r);
     report(&r, &err);
-    mp_store_close(r.store);
+    close_all(&r);
     return r.exit_status;
 }

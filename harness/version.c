@@ -76,6 +76,8 @@ bool mp_engine_condition_holds(const char *text, const char *name, const char *v
         return false;
     if (!c.op_length)
         return true;
+    if (!isdigit((unsigned char)*version))
+        return false; /* not known: neither before nor after another */
     const int order = mp_version_compare(version, c.version);
     const bool equal = c.op[c.op_length - 1] == '=';
     if (order == 0)

@@ -14,7 +14,8 @@ typedef struct mp_engine_options {
     const char *name;                /* "native", "diffusers", ..., or the path of a worker */
     const char *device;              /* "cpu" or "cuda" */
     const char *python, *pythonpath; /* of workers; NULL: MPBENCH_PYTHON or python3; none */
-    const char *cache;               /* folder for scratch files */
+    const char *cache;               /* folder of what outlives the run */
+    const char *scratch;             /* folder of this run alone */
     const mp_environment *machine;
     int threads; /* 0: one for each logical CPU */
     bool keep_worker;

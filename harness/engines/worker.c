@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,26 +11,23 @@
 #include <unistd.h>
 
 #include "harness/engines/engine.h"
-#include "harness/engines/worker_files.h"
+#include "harness/engines/worker_command.h"
 #include "harness/engines/worker_request.h"
 #include "pipelines/common/file.h"
 
 enum { PROTOCOL = 1, EVENTS_FD = 3, LOG_LINES = 12, LOG_BYTES = 3000, MAX_ENVIRONMENT = 64 };
 static const double START_SECONDS = 300; /* to import a library, from a cold disk */
-static const double SEND_SECONDS = 10;   /* for a worker to take a request */
-
-extern char **environ;
 
 typedef struct worker {
     mp_engine base;
     mp_arena *arena;
     mp_engine_options options;
-    const char **argv, **envp;
+    mp_worker_command command;
     const char *log;  /* its standard output and error */
     mp_child child;   /* pid 0: none */
-    int requests;     /* its standard input */
     bool met;         /* name, version and environment are known */
     bool interrupted; /* while it started */
+    int64_t requests; /* so far: their ids */
 } worker;
 
 /* ---- its log -------------------------------------------------------------------------------- */
@@ -72,7 +68,7 @@ static const char *last_line(mp_arena *a, const char *path)
 
 typedef struct spawn {
     const worker *w;
-    int requests, log;
+    int log;
 } spawn;
 
 /* The child's own words for a program that is not there. */
@@ -94,53 +90,34 @@ static void say_not_started(int fd, const char *program, int number)
 static int worker_main(void *user, int fd)
 {
     const spawn *s = user;
-    const worker *w = s->w;
-    /* Out of the way first: one of the three may stand where another must go. */
-    const int requests = fcntl(s->requests, F_DUPFD_CLOEXEC, 10);
+    const mp_worker_command *c = &s->w->command;
+    /* Out of the way first: one of them may stand where the other must go. */
     const int log = fcntl(s->log, F_DUPFD_CLOEXEC, 10), events = fcntl(fd, F_DUPFD_CLOEXEC, 10);
 
-    dup2(requests, STDIN_FILENO);
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
     dup2(events, EVENTS_FD);
     signal(SIGPIPE, SIG_DFL);
-    execvpe(w->argv[0], (char *const *)w->argv, (char *const *)w->envp);
-    say_not_started(events, w->argv[0], errno);
+    signal(SIGXFSZ, SIG_DFL);
+    execvpe(c->argv[0], (char *const *)c->argv, (char *const *)c->envp);
+    say_not_started(events, c->argv[0], errno);
     return 127;
 }
 
-/* False, with the trouble in err: it is not running. */
 static mp_code spawn_worker(worker *w, mp_error *err)
 {
-    const int log = open(w->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
-    int fds[2] = {-1, -1};
+    spawn s = {.w = w};
+    const mp_process p = {.main = worker_main, .user = &s, .listens = true};
 
-    if (log < 0 || pipe2(fds, O_CLOEXEC)) {
-        mp_error_set(err, MP_EIO,
-                     "%s: %s; make the cache's folder writable, or name another one "
-                     "with MPBENCH_CACHE",
-                     w->log, strerror(errno));
-    } else {
-        spawn s = {.w = w, .requests = fds[0], .log = log};
-        const mp_process p = {.main = worker_main, .user = &s};
-        mp_child_start(&p, &w->child, err);
-        w->requests = fds[1];
-        fcntl(w->requests, F_SETFL, O_NONBLOCK);
-    }
-    if (fds[0] >= 0)
-        close(fds[0]);
-    if (log >= 0)
-        close(log);
+    s.log = open(w->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    if (s.log < 0)
+        return mp_error_set(err, MP_EIO,
+                            "%s: %s; make the cache's folder writable, or name another one with "
+                            "MPBENCH_CACHE",
+                            w->log, strerror(errno));
+    mp_child_start(&p, &w->child, err);
+    close(s.log);
     return err->code;
-}
-
-static void end_worker(worker *w, mp_process_end *end)
-{
-    if (w->requests >= 0)
-        close(w->requests);
-    w->requests = -1;
-    if (w->child.pid)
-        mp_child_reap(&w->child, end);
 }
 
 /* Has no more to say: it need not be waited for. */
@@ -148,9 +125,10 @@ static void stop_worker(worker *w)
 {
     mp_process_end end = {0};
 
-    if (w->child.pid)
-        kill(-w->child.pid, SIGKILL);
-    end_worker(w, &end);
+    if (!w->child.pid)
+        return;
+    kill(-w->child.pid, SIGKILL);
+    mp_child_reap(&w->child, &end);
 }
 
 /* ---- meeting -------------------------------------------------------------------------------- */
@@ -189,42 +167,68 @@ static const char *identify(const worker *w)
 {
     mp_text t = {0};
 
-    mp_text_printf(&t, "%s\n%s\n%s\n%s\n%d\n", w->base.name, w->base.version, w->options.device,
-                   w->options.machine->fingerprint, w->options.machine->device.threads);
+    mp_text_printf(&t, "%s\n%s\n%s\n%s\n%s\n%d\n", w->base.name, w->base.version, w->command.code,
+                   w->options.device, w->options.machine->fingerprint,
+                   w->options.machine->device.threads);
     for (int i = 0; i < w->base.environment_count; i++)
         mp_text_printf(&t, "%s=%s\n", w->base.environment[i].key, w->base.environment[i].value);
     return mp_text_take(&t, w->arena);
 }
 
+/* It becomes a column that people and expectations go by; native is this program. */
+static bool is_name(const char *text)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    enum { LONGEST = 40 };
+
+    return text && *text && strlen(text) <= LONGEST && !text[strspn(text, plain)] &&
+           strcmp(text, "native") != 0;
+}
+
 static void on_ready(meeting *m, const json_t *event)
 {
     worker *w = m->w;
+    const mp_engine before = w->base;
     const char *name = arena_text(w->arena, event, "engine");
     const char *version = arena_text(w->arena, event, "version");
     const json_t *protocol = json_object_get(event, "protocol");
 
-    if (!json_is_integer(protocol) || json_integer_value(protocol) != PROTOCOL || !name ||
+    if (!json_is_integer(protocol) || json_integer_value(protocol) != PROTOCOL || !is_name(name) ||
         !version) {
-        mp_error_set(m->err, MP_EENGINE,
-                     "%s: its first words are not those of protocol %d: it needs an engine, a "
-                     "version and \"protocol\":%d",
-                     w->options.name, PROTOCOL, PROTOCOL);
+        mp_error_set(
+            m->err, MP_EENGINE,
+            "%s: its first words are not those of protocol %d: it needs \"protocol\":%d, a "
+            "version and an engine (letters, digits, '.', '_' and '-'; not native)",
+            w->options.name, PROTOCOL, PROTOCOL);
         return;
     }
-    if (w->met)
-        return; /* a later worker of the same run */
-    w->met = true;
     w->base.name = name;
     w->base.version = version;
     read_environment(w, json_object_get(event, "environment"));
     w->base.identity = identify(w);
+    if (w->met && strcmp(w->base.identity, before.identity) != 0) {
+        w->base = before; /* what is on record of the run */
+        mp_error_set(m->err, MP_EENGINE,
+                     "%s: its library changed while the run went on (it was %s %s, and now says %s "
+                     "%s); start the run again",
+                     w->options.name, before.name, before.version, name, version);
+    }
+    w->met = true;
+}
+
+static void refuse_line(meeting *m, const char *line, size_t n)
+{
+    mp_error_set(m->err, MP_EENGINE,
+                 "%s: its first line is no event of the protocol: '%s'; it must be \"ready\" or "
+                 "\"error\"",
+                 m->w->options.name, mp_record_excerpt(m->w->arena, line, n));
 }
 
 static void on_meeting_line(void *user, const char *line, size_t n)
 {
     meeting *m = user;
     mp_record r;
-    json_t *event = json_loadb(line, n, 0, NULL);
+    json_t *event = json_loadb(line, n, JSON_ALLOW_NUL, NULL);
     const char *kind = json_string_value(json_object_get(event, "event"));
 
     m->over = true;
@@ -233,13 +237,13 @@ static void on_meeting_line(void *user, const char *line, size_t n)
     } else if (kind && !strcmp(kind, "error")) {
         mp_record_init(&r, m->w->arena);
         mp_record_line(&r, line, n);
-        mp_error_set(m->err, r.error.code, "%s", r.error.text);
+        if (r.error.code)
+            mp_error_set(m->err, r.error.code, "%s", r.error.text);
+        else
+            refuse_line(m, line, n);
         mp_record_free(&r);
     } else {
-        mp_error_set(m->err, MP_EENGINE,
-                     "%s: its first line is no event of the protocol: '%.100s'; it must be "
-                     "\"ready\" or \"error\"",
-                     m->w->options.name, mp_plain(mp_arena_strndup(m->w->arena, line, n)).text);
+        refuse_line(m, line, n);
     }
     json_decref(event);
 }
@@ -249,26 +253,32 @@ static bool is_over(const void *user)
     return ((const meeting *)user)->over;
 }
 
-static void say_no_start(worker *w, const mp_process_end *end, double limit, mp_error *err)
+static void say_no_start(const worker *w, const mp_process_end *end, double limit, mp_error *err)
 {
-    const char *last = last_line(w->arena, w->log);
+    const char *last = last_line(w->arena, w->log), *name = w->options.name;
 
-    if (end->timed_out)
+    if (end->interrupted)
+        mp_error_set(err, MP_EENGINE, "%s: interrupted before the worker was ready", name);
+    else if (end->timed_out)
         mp_error_set(err, MP_EENGINE,
                      "%s: the worker was not ready after %g s; MPBENCH_WORKER_START gives it more "
                      "seconds",
-                     w->options.name, limit);
+                     name, limit);
+    else if (end->lingered)
+        mp_error_set(err, MP_EENGINE,
+                     "%s: the worker closed its descriptor %d before it was ready; mend the worker",
+                     name, EVENTS_FD);
     else if (end->signal)
         mp_error_set(err, MP_EENGINE,
-                     "%s: the worker was killed by signal %d (%s) before it was "
-                     "ready",
-                     w->options.name, end->signal, strsignal(end->signal));
+                     "%s: the worker was killed by signal %d (%s) before it was ready; to see for "
+                     "yourself: %s",
+                     name, end->signal, strsignal(end->signal), w->command.by_hand);
     else
         mp_error_set(err, MP_EENGINE,
-                     "%s: the worker ended with status %d before it was ready%s%s; run `%s %s` to "
-                     "see for yourself",
-                     w->options.name, end->status, *last ? ", with the words: " : "", last,
-                     w->argv[0], w->argv[1] ? w->argv[1] : "");
+                     "%s: the worker ended with status %d before it was ready%s%s; to see for "
+                     "yourself: %s",
+                     name, end->status, *last ? ", with the words: " : "", last,
+                     w->command.by_hand);
 }
 
 static double start_limit(void)
@@ -289,10 +299,11 @@ static mp_code start_worker(worker *w, mp_error *err)
 
     if (spawn_worker(w, err))
         return err->code;
-    if (!mp_child_listen(&w->child, &l, &end) && !err->code) {
-        end_worker(w, &end);
+    if (!mp_child_listen(&w->child, &l, &end)) {
+        mp_child_reap(&w->child, &end);
         w->interrupted = end.interrupted;
-        say_no_start(w, &end, l.timeout, err);
+        if (!err->code)
+            say_no_start(w, &end, l.timeout, err);
     }
     if (err->code)
         stop_worker(w);
@@ -322,25 +333,6 @@ static bool has_ended(const void *user)
     return r->done || r->error.code || r->malformed;
 }
 
-/* False: it does not take it. */
-static bool send_request(int fd, const char *text)
-{
-    size_t left = strlen(text);
-    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
-    struct pollfd poller = {.fd = fd, .events = POLLOUT};
-
-    sigaction(SIGPIPE, &ignore, &before);
-    while (left && poll(&poller, 1, (int)(SEND_SECONDS * 1000)) > 0) {
-        const ssize_t n = write(fd, text, left);
-        if (n < 0 && errno != EINTR && errno != EAGAIN)
-            break;
-        text += n > 0 ? n : 0;
-        left -= n > 0 ? (size_t)n : 0;
-    }
-    sigaction(SIGPIPE, &before, NULL);
-    return !left;
-}
-
 /* Where it was by its own events, for an end that it could not report. */
 static void note_place(mp_execution *e)
 {
@@ -359,55 +351,84 @@ static void keep_last_words(worker *w, mp_execution *e)
                        e->record.warnings.length ? "\n" : "", words);
 }
 
-static void say_garbage(const worker *w, mp_record *r)
+/* A conversation that cannot be trusted is the cell's error, whatever its end says; what was told
+ * before it stays. */
+static void find_fault(const worker *w, mp_record *r, bool taken)
 {
-    mp_error_set(&r->error, MP_EENGINE,
-                 "%s: the worker sent a line that is no event of the protocol: '%.100s'; mend the "
-                 "worker, or see that nothing else writes to its descriptor %d",
-                 w->base.name, mp_plain(r->bad_line).text, EVENTS_FD);
+    const char *name = w->base.name;
+    mp_error fault = {0};
+
+    if (r->malformed)
+        mp_error_set(&fault, MP_EENGINE,
+                     "%s: the worker sent a line that is no event of the protocol: '%s'; mend the "
+                     "worker, or see that nothing else writes to its descriptor %d",
+                     name, r->bad_line, EVENTS_FD);
+    else if (!taken)
+        mp_error_set(&fault, MP_EENGINE,
+                     "%s: the worker answered before it had read its request; "
+                     "mend the worker",
+                     name);
+    else if (r->id != w->requests)
+        mp_error_set(&fault, MP_EENGINE,
+                     "%s: the worker's answer has the id %lld, expected %lld, that of its request; "
+                     "mend the worker",
+                     name, (long long)r->id, (long long)w->requests);
+    if (fault.code)
+        r->error = fault;
 }
 
-static void converse(worker *w, mp_arena *a, const mp_job *job, bool show, mp_execution *e)
+static void converse(worker *w, const char *request, double timeout, bool show, mp_execution *e)
 {
     hearer hear = {.record = &e->record, .show = show && isatty(STDERR_FILENO)};
     const mp_listener l = {
-        .line = on_line, .finished = has_ended, .user = &hear, .timeout = job->timeout};
-    const char *request = mp_worker_request(a, job, w->options.device, w->options.threads);
-    const bool sent = send_request(w->requests, request);
-    const bool lives = mp_child_listen(&w->child, &l, &e->end);
+        .line = on_line, .finished = has_ended, .user = &hear, .timeout = timeout};
+    bool lives, good;
 
+    if (truncate(w->log, 0)) /* of this cell alone; where it cannot be, it is longer */
+        errno = 0;
+    mp_child_tell(&w->child, request);
+    lives = mp_child_listen(&w->child, &l, &e->end);
+    const bool answered = e->record.done || e->record.error.code || e->record.malformed;
     note_place(e);
-    if (e->record.malformed && !e->end.timed_out && !e->end.interrupted)
-        say_garbage(w, &e->record);
-    else if (!sent && !lives && !e->record.error.code)
-        mp_error_set(&e->record.error, MP_EENGINE, "%s: the worker did not take its request",
-                     w->base.name);
+    if (answered && !e->end.timed_out && !e->end.interrupted)
+        find_fault(w, &e->record, !w->child.outgoing.length);
+    good = lives && e->record.error.code != MP_EENGINE && !e->end.timed_out && !e->end.interrupted;
     if (!lives)
-        end_worker(w, &e->end); /* how it ended is the result */
-    else if (e->record.malformed)
+        mp_child_reap(&w->child, &e->end); /* how it ended is the result */
+    else if (!good || !w->options.keep_worker)
         stop_worker(w);
-    if (!lives || e->record.malformed)
+    if (!good)
         keep_last_words(w, e);
+}
+
+/* The one that serves the run, if it is as it was left; else a fresh one. */
+static void have_worker(worker *w, mp_error *err)
+{
+    if (w->child.pid && !mp_child_is_idle(&w->child))
+        stop_worker(w);
+    if (!w->child.pid)
+        start_worker(w, err);
 }
 
 static mp_code worker_run(mp_engine *engine, mp_arena *a, const mp_job *job, bool show,
                           mp_execution *out, mp_error *err)
 {
     worker *w = (worker *)engine;
+    const char *request;
 
     (void)err;
     *out = (mp_execution){.last.step = -1};
     mp_record_init(&out->record, a);
-    if (!w->base.trouble.code && !w->child.pid)
-        start_worker(w, &out->record.error); /* the first one is worker_open's */
-    if (w->base.trouble.code)
-        out->record.error = w->base.trouble;
-    out->end.interrupted = w->interrupted;
+    out->record.error = w->base.trouble;
     if (out->record.error.code)
         return MP_OK;
-    converse(w, a, job, show, out);
-    if (!w->options.keep_worker)
-        stop_worker(w);
+    request = mp_worker_request(a, job, w->options.device, w->options.threads, ++w->requests,
+                                &out->record.error);
+    if (request)
+        have_worker(w, &out->record.error);
+    out->end.interrupted = w->interrupted;
+    if (!out->record.error.code)
+        converse(w, request, job->timeout, show, out);
     return MP_OK;
 }
 
@@ -420,97 +441,10 @@ static mp_code worker_check(const mp_scenario *s, mp_error *err)
 
     if (stat(folder, &st) || !S_ISDIR(st.st_mode))
         return mp_error_set(err, MP_EMISSING, "%s: no such folder; expected a checkpoint", folder);
-    return MP_OK;
-}
-
-static const char *absolute(mp_arena *a, const char *path)
-{
-    char whole[PATH_MAX];
-
-    return realpath(path, whole) ? mp_arena_strdup(a, whole) : path;
-}
-
-/* Its interpreter, where it is Python, and the file. */
-static mp_code build_argv(worker *w, mp_error *err)
-{
-    const char *name = w->options.name, *given = getenv("MPBENCH_PYTHON");
-    const char *python = w->options.python ? w->options.python
-                         : given && *given ? given
-                                           : "python3";
-    const char *file = name;
-    const size_t n = strlen(name);
-    int i = 0;
-
-    if (!strchr(name, '/') && mp_worker_files_write(w->arena, w->options.cache, &file, name, err))
-        return err->code;
-    file = absolute(w->arena, file);
-    w->argv = mp_arena_alloc(w->arena, 3, sizeof *w->argv);
-    if (!strchr(name, '/') || (n > 3 && !strcmp(name + n - 3, ".py")))
-        w->argv[i++] = python;
-    w->argv[i] = file;
-    return MP_OK;
-}
-
-static void set_variable(worker *w, int *n, const char *key, const char *value)
-{
-    const size_t length = strlen(key);
-    int i = 0;
-
-    while (i < *n && (strncmp(w->envp[i], key, length) || w->envp[i][length] != '='))
-        i++;
-    w->envp[i] = mp_arena_printf(w->arena, "%s=%s", key, value);
-    *n += i == *n;
-}
-
-/* DIR and DIR/src (a checkout), the folder of worker.py, and what there was. */
-static const char *python_path(worker *w, const char *library)
-{
-    const char *before = getenv("PYTHONPATH"), *dir = w->options.pythonpath;
-    mp_text t = {0};
-
-    if (dir)
-        mp_text_printf(&t, "%s:%s/src:", absolute(w->arena, dir), absolute(w->arena, dir));
-    mp_text_add(&t, library);
-    if (before && *before)
-        mp_text_printf(&t, ":%s", before);
-    return mp_text_take(&t, w->arena);
-}
-
-static mp_code build_environment(worker *w, mp_error *err)
-{
-    static const char *const threads[] = {"OMP_NUM_THREADS", "MKL_NUM_THREADS",
-                                          "OPENBLAS_NUM_THREADS"};
-    static const char *const offline[] = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE",
-                                          "HF_HUB_DISABLE_TELEMETRY", "PYTHONUNBUFFERED"};
-    const char *library, *count;
-    int n = 0;
-
-    if (mp_worker_files_write(w->arena, w->options.cache, &library, NULL, err))
-        return err->code;
-    while (environ[n])
-        n++;
-    w->envp = mp_arena_alloc(w->arena, (size_t)n + 16, sizeof *w->envp);
-    memcpy(w->envp, environ, (size_t)n * sizeof *w->envp);
-    count = mp_arena_printf(w->arena, "%d", w->options.machine->device.threads);
-    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++)
-        set_variable(w, &n, threads[i], count);
-    for (size_t i = 0; i < sizeof offline / sizeof *offline; i++)
-        set_variable(w, &n, offline[i], "1");
-    set_variable(w, &n, "PYTHONPATH", python_path(w, absolute(w->arena, library)));
-    if (w->options.pythonpath)
-        set_variable(w, &n, "MPBENCH_PYTHONPATH", absolute(w->arena, w->options.pythonpath));
-    return MP_OK;
-}
-
-static mp_code check_pythonpath(const mp_engine_options *o, mp_error *err)
-{
-    struct stat st;
-
-    if (o->pythonpath && (stat(o->pythonpath, &st) || !S_ISDIR(st.st_mode)))
-        return mp_error_set(err, MP_EUSAGE,
-                            "--pythonpath %s: no such folder; expected a checkout, or the DIR of "
-                            "`pip install --target DIR`",
-                            o->pythonpath);
+    if (s->e4m3 != MP_E4M3_SATURATE)
+        return mp_error_set(err, MP_EUNSUPPORTED,
+                            "key 'precision.e4m3': only the native engine can bring back the "
+                            "overflow of older torch; expected saturate");
     return MP_OK;
 }
 
@@ -520,20 +454,17 @@ static mp_code worker_open(mp_arena *a, const mp_engine_options *o, mp_engine **
     const char *base = strrchr(o->name, '/');
 
     *out = NULL;
-    *w = (worker){.base = {.def = &mp_worker_engine,
-                           .name = base ? base + 1 : o->name,
-                           .version = "unknown",
-                           .identity = o->name},
-                  .arena = a,
-                  .options = *o,
-                  .requests = -1,
-                  .log = mp_arena_printf(a, "%s/worker-%ld.log", o->cache, (long)getpid())};
-    if (check_pythonpath(o, err) || build_argv(w, err) || build_environment(w, err))
+    *w = (worker){
+        .base = {.def = &mp_worker_engine, .name = base ? base + 1 : o->name, .version = "unknown"},
+        .arena = a,
+        .options = *o,
+        .log = mp_arena_printf(a, "%s/worker.log", o->scratch)};
+    if (mp_worker_command_build(a, o, &w->command, err))
         return err->code;
+    w->base.identity = w->command.code;
     /* Its versions belong to the run, which begins only then.  What goes wrong is recorded with
      * each cell: a nightly series shows it. */
-    start_worker(w, &w->base.trouble);
-    if (w->base.trouble.code)
+    if (start_worker(w, &w->base.trouble) && !w->interrupted)
         fprintf(stderr, "mpbench: %s\n", w->base.trouble.text);
     *out = &w->base;
     return MP_OK;
@@ -541,10 +472,7 @@ static mp_code worker_open(mp_arena *a, const mp_engine_options *o, mp_engine **
 
 static void worker_close(mp_engine *e)
 {
-    worker *w = (worker *)e;
-
-    stop_worker(w);
-    unlink(w->log);
+    stop_worker((worker *)e);
 }
 
 const mp_engine_def mp_worker_engine = {

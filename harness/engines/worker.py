@@ -434,7 +434,7 @@ def run(adapter: Adapter, channel: Channel, request: Mapping[str, Any]) -> None:
         generate_all(adapter, pipeline, request, sink)
         if sink.broken:
             diagnose(adapter, pipeline, request, sink)
-        last = {"event": "done"}
+        last: dict[str, Any] = {"event": "done"}
     except BaseException as error:  # SystemExit of a library is a result, too
         limit_memory(None)
         last = {"event": "error", **describe(error, adapter, pipeline, sink)}
@@ -444,6 +444,8 @@ def run(adapter: Adapter, channel: Channel, request: Mapping[str, Any]) -> None:
     unload(adapter, pipeline)
     del pipeline
     gc.collect()
+    if "id" in request:
+        last["id"] = request["id"]
     channel.send(**last)
 
 

@@ -1,9 +1,9 @@
 #include "harness/engines/worker_files.h"
 
+#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "harness/run.h"
+#include "harness/folders.h"
 #include "pipelines/common/file.h"
 #include "results/metrics.h"
 
@@ -23,11 +23,28 @@ static const struct {
 
 enum { FILES = sizeof files / sizeof *files };
 
+/* Never trusted for its name: what is run must be what this program carries. */
+static bool is_there(const char *path, const char *text)
+{
+    char block[4096];
+    FILE *f = fopen(path, "rb");
+    bool same = f != NULL;
+    size_t n;
+
+    while (same && (n = fread(block, 1, sizeof block, f)) > 0) {
+        same = !strncmp(block, text, n);
+        text += same ? n : 0;
+    }
+    if (f)
+        fclose(f);
+    return same && !*text;
+}
+
 static mp_code write_file(const char *path, const char *text, mp_error *err)
 {
     mp_replace r;
 
-    if (!access(path, R_OK)) /* appeared whole, under the name of its content */
+    if (is_there(path, text))
         return MP_OK;
     if (!mp_replace_begin(&r, path, err))
         mp_replace_write(&r, text, strlen(text), err);

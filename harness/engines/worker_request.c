@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipelines/common/file.h"
+
 /* Relative paths are the harness's: a worker may stand elsewhere. */
 static json_t *path_json(const char *path)
 {
@@ -113,16 +115,54 @@ static json_t *quirks_json(const char *const *quirks)
     return all;
 }
 
-const char *mp_worker_request(mp_arena *a, const mp_job *job, const char *device, int threads)
+/* Texts of a scenario are UTF-8, names of files need not be. */
+static mp_code check_path(const char *path, mp_error *err)
+{
+    json_t *text = path_json(path);
+
+    if (!text)
+        mp_error_set(err, MP_EENGINE,
+                     "the path %s is no UTF-8, so no worker can be told of it; rename it, or name "
+                     "another cache with MPBENCH_CACHE",
+                     mp_plain(path).text);
+    json_decref(text);
+    return err->code;
+}
+
+static mp_code check_paths(const mp_job *job, mp_error *err)
+{
+    check_path(job->request.checkpoint, err);
+    check_path(job->outputs, err);
+    for (int i = 0; i < job->request.input_count; i++) {
+        const mp_input *x = &job->request.inputs[i];
+        if (x->field->type == MP_INPUT_FILE && x->text)
+            check_path(x->text, err);
+        for (const char *const *s = x->list; s && *s && x->field->type == MP_INPUT_FILES; s++)
+            check_path(*s, err);
+    }
+    return err->code;
+}
+
+static int thread_count(int threads)
+{
+    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return threads ? threads : cpus > 0 ? (int)cpus : 1;
+}
+
+const char *mp_worker_request(mp_arena *a, const mp_job *job, const char *device, int threads,
+                              int64_t id, mp_error *err)
 {
     const mp_request *r = &job->request;
-    const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    json_t *defaults = json_array(), *all = json_object();
+    json_t *defaults, *all;
     mp_text line = {0};
 
-    json_object_update_new(all, json_pack("{ss si ss so ss?}", "request", "run", "protocol", 1,
-                                          "pipeline", job->pipeline->name, "checkpoint",
-                                          path_json(r->checkpoint), "variant", r->variant));
+    if (check_paths(job, err))
+        return NULL;
+    defaults = json_array();
+    all = json_pack("{ss sI si ss so ss?}", "request", "run", "id", (json_int_t)id, "protocol", 1,
+                    "pipeline", job->pipeline->name, "checkpoint", path_json(r->checkpoint),
+                    "variant", r->variant);
     json_object_set_new(all, "inputs", inputs_json(r, defaults));
     json_object_set_new(all, "defaults", defaults);
     json_object_set_new(all, "precision", precision_json(&r->precision));
@@ -130,10 +170,8 @@ const char *mp_worker_request(mp_arena *a, const mp_job *job, const char *device
     json_object_set_new(all, "quirks", quirks_json(r->quirks));
     json_object_update_new(all, json_pack("{si si si si ss so}", "noise_ulps", r->noise_ulps,
                                           "repeat", job->repeat, "warmup", job->warmup, "threads",
-                                          threads    ? threads
-                                          : cpus > 0 ? (int)cpus
-                                                     : 1,
-                                          "device", device, "outputs", path_json(job->outputs)));
+                                          thread_count(threads), "device", device, "outputs",
+                                          path_json(job->outputs)));
     json_object_set_new(all, "memory",
                         job->memory ? json_integer((json_int_t)job->memory) : json_null());
     char *text = json_dumps(all, JSON_COMPACT | JSON_ENSURE_ASCII);

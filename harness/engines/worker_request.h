@@ -4,7 +4,9 @@
 
 #include "harness/execution.h"
 
-/* One line with its newline, into the arena. */
-const char *mp_worker_request(mp_arena *a, const mp_job *job, const char *device, int threads);
+/* One line with its newline, into the arena; `id` comes back with its end.  NULL: it cannot be said
+ * in UTF-8. */
+const char *mp_worker_request(mp_arena *a, const mp_job *job, const char *device, int threads,
+                              int64_t id, mp_error *err);
 
 #endif

@@ -302,6 +302,124 @@ static void test_worker__a_tensor_that_is_not_as_told_is_refused(void **state)
     assert_cell(c, "error", "engine", "latents_000.safetensors");
 }
 
+static void test_worker__a_file_that_is_no_fp32_tensor_is_refused(void **state)
+{
+    cli *c = *state;
+
+    run_fake(c, "double@latents_000", "");
+    cli_assert_status(c, 3);
+    assert_cell(c, "error", "engine", "latents_000.safetensors holds F64, expected F32");
+    run_fake(c, "unpadded@latents_000", "");
+    assert_cell(c, "error", "engine", "a header that is not padded to 8 bytes");
+    run_fake(c, "hash@image", "");
+    assert_cell(c, "error", "engine", "told with the sha256 ");
+}
+
+static void test_worker__done_without_a_picture_is_no_success(void **state)
+{
+    cli *c = *state;
+
+    run_fake(c, "silent", "");
+    cli_assert_status(c, 3);
+    assert_cell(c, "error", "engine", "gave neither an image nor frames");
+    run_fake(c, "untold@image", "");
+    assert_cell(c, "nonfinite", "nan_first", "does not say where they come from");
+}
+
+/* One event too many would be the answer to the next request, and so on to the end of the run. */
+static void test_worker__a_stray_event_shifts_no_result(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "matrix: {inputs.seed: [1, 2, 3]}\nreference: off\n");
+    cli_run(c, RUN "--keep-worker");
+    cli_assert_status(c, 0);
+    cli_run(c, "FAKE=stray " RUN "--keep-worker");
+    cli_assert_query(c,
+                     "SELECT count(*) FROM cell a JOIN cell b ON b.key = a.key AND b.run = 2 JOIN "
+                     "output x ON x.cell = a.id JOIN output y ON y.cell = b.id AND y.name = "
+                     "x.name WHERE a.run = 1 AND x.sha256 != y.sha256",
+                     "0");
+    cli_assert_query(c,
+                     "SELECT count(*) FROM cell WHERE status = 'ok' AND id NOT IN (SELECT cell "
+                     "FROM output)",
+                     "0");
+}
+
+/* Whoever holds the pipe when the worker is gone, the run goes on. */
+static void test_worker__neither_an_orphan_nor_a_closed_pipe_holds_the_run_up(void **state)
+{
+    cli *c = *state;
+
+    run_fake(c, "orphan@decode", "--set reference=off");
+    cli_assert_status(c, 3);
+    assert_cell(c, "crash", "crash", "ended with status 3");
+    cli_assert_query(c, "SELECT (julianday(ended) - julianday(started)) * 86400 < 15 FROM cell",
+                     "1");
+    run_fake(c, "close@decode", "--set reference=off");
+    assert_cell(c, "crash", "crash", "closed its pipe, had no result and lived on");
+}
+
+static void test_worker__a_library_that_changes_meanwhile_is_noticed(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "matrix: {inputs.seed: [1, 2]}\nreference: off\n");
+    cli_run(c, "FAKE=newer FAKE_STARTS=starts.txt " RUN);
+    cli_assert_status(c, 3);
+    cli_assert_query(c, "SELECT group_concat(status) FROM cell", "ok,error");
+    assert_cell(c, "error", "engine", "its library changed while the run went on (it was fake 1.1");
+}
+
+static void test_worker__it_cannot_call_itself_native(void **state)
+{
+    cli *c = *state;
+
+    run_fake(c, "native", "");
+    cli_assert_status(c, 3);
+    assert_cell(c, "error", "engine", "not native");
+}
+
+static void test_worker__many_warnings_cost_no_result(void **state)
+{
+    cli *c = *state;
+
+    run_fake(c, "chatty", "--set reference=off");
+    cli_assert_status(c, 0);
+    cli_assert_query(c, "SELECT warnings LIKE '%and more warnings than are kept' FROM cell", "1");
+}
+
+/* A nightly whose library is gone must not be green because it expects errors. */
+static void test_worker__its_own_failure_fulfils_no_expectation(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "expect: [{engine: fake_worker.py < 9, status: error}]\n");
+    cli_run(c, "FAKE=early " RUN);
+    cli_assert_status(c, 3);
+    cli_scenario(c, "one", "expect: [{status: error}]\n");
+    cli_run(c, "FAKE=early " RUN);
+    cli_assert_status(c, 3);
+    cli_scenario(c, "one", "expect: [{outcome: engine}]\n");
+    cli_run(c, "FAKE=early " RUN);
+    cli_assert_status(c, 0);
+}
+
+static void test_worker__scratch_is_removed_also_of_a_run_that_was_killed(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\n");
+    cli_run(c,
+            "FAKE=hang@denoise " RUN "& pid=$!; until ls mpbench.db.cache/run-*/outputs; do sleep "
+            "0.1; done >/dev/null 2>&1; kill -9 $pid; ls mpbench.db.cache");
+    cli_assert_has(c->out, "run-");
+    cli_run(c, RUN "&& ls mpbench.db.cache");
+    cli_assert_status(c, 0);
+    if (strstr(c->out, "run-"))
+        fail_msg("left behind: %s", c->out);
+}
+
 static void test_worker__one_that_does_not_start_is_recorded_with_the_remedy(void **state)
 {
     cli *c = *state;
@@ -392,6 +510,15 @@ int main(void)
         TEST(test_worker__memory_beyond_the_limit_is_a_result),
         TEST(test_worker__nan_is_a_result_with_its_module),
         TEST(test_worker__a_tensor_that_is_not_as_told_is_refused),
+        TEST(test_worker__a_file_that_is_no_fp32_tensor_is_refused),
+        TEST(test_worker__done_without_a_picture_is_no_success),
+        TEST(test_worker__a_stray_event_shifts_no_result),
+        TEST(test_worker__neither_an_orphan_nor_a_closed_pipe_holds_the_run_up),
+        TEST(test_worker__a_library_that_changes_meanwhile_is_noticed),
+        TEST(test_worker__it_cannot_call_itself_native),
+        TEST(test_worker__many_warnings_cost_no_result),
+        TEST(test_worker__its_own_failure_fulfils_no_expectation),
+        TEST(test_worker__scratch_is_removed_also_of_a_run_that_was_killed),
         TEST(test_worker__one_that_does_not_start_is_recorded_with_the_remedy),
         TEST(test_worker__a_python_without_the_library_is_named),
         TEST(test_doctor__starts_a_worker_and_shows_what_it_says),
