@@ -1,3 +1,4 @@
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/commands.h"
@@ -18,11 +19,12 @@ static const char *quote_command(mp_arena *a, int argc, char **argv)
 /* What a repro line needs to run a cell with the same engine. */
 static const char *engine_flags(mp_arena *a, const mp_run_options *o)
 {
+    const char *given = strcmp(o->engine, "native") ? getenv("MPBENCH_PYTHON") : NULL;
     const struct {
         const char *flag, *value, *fallback;
     } flags[] = {{"engine", o->engine, "native"},
                  {"device", o->device, "cpu"},
-                 {"python", o->python, NULL},
+                 {"python", o->python ? o->python : given, ""},
                  {"pythonpath", o->pythonpath, NULL},
                  {"reference", o->reference, "own"}};
     mp_text t = {0};

@@ -368,6 +368,8 @@ static mp_code open_engines(mp_run *r, const mp_engine_def *def, mp_error *err)
 
     if (def->open(r->arena, &o, &r->engine, err))
         return err->code;
+    if (r->engine->trouble.code && !mp_interrupted())
+        fprintf(stderr, "mpbench run: %s\n", r->engine->trouble.text);
     r->referee = r->engine;
     if (strcmp(r->options->reference, "native") || def == &mp_native_engine)
         return MP_OK;
@@ -391,6 +393,18 @@ static mp_code stop_if_interrupted(mp_error *err)
     return mp_interrupted() ? mp_error_set(err, MP_EIO, "interrupted before anything ran") : MP_OK;
 }
 
+/* Where native runs are to be the references, the native engine must be able to make them. */
+static mp_code check_references(const mp_run *r, mp_error *err)
+{
+    for (int i = 0; !strcmp(r->options->reference, "native") && i < r->plan.count; i++) {
+        const mp_scenario *s = &r->plan.cells[i].scenario;
+        mp_error why = {0};
+        if (s->reference && mp_native_engine.check(s, &why))
+            return mp_error_set(err, why.code, "%s: --reference native: %s", s->file, why.text);
+    }
+    return MP_OK;
+}
+
 int mp_run_all(mp_arena *a, const mp_run_options *o)
 {
     mp_run r = {.arena = a, .options = o};
@@ -402,7 +416,7 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     if (!engine)
         return refuse(&err, MP_EXIT_USAGE);
     plan.check = engine->check;
-    if (mp_plan_make(a, &plan, &r.plan, &err))
+    if (mp_plan_make(a, &plan, &r.plan, &err) || check_references(&r, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
     if (o->dry_run) {
         mp_report_plan(&r.plan, !strcmp(o->format, "json"));

@@ -464,8 +464,7 @@ static mp_code worker_open(mp_arena *a, const mp_engine_options *o, mp_engine **
     w->base.identity = w->command.code;
     /* Its versions belong to the run, which begins only then.  What goes wrong is recorded with
      * each cell: a nightly series shows it. */
-    if (start_worker(w, &w->base.trouble) && !w->interrupted)
-        fprintf(stderr, "mpbench: %s\n", w->base.trouble.text);
+    start_worker(w, &w->base.trouble);
     *out = &w->base;
     return MP_OK;
 }

@@ -168,6 +168,9 @@ static void test_worker__files_of_an_input_are_found_and_belong_to_the_reference
     cli_run(c, "\"$mpbench\" run one.yaml");
     cli_assert_status(c, 2);
     cli_assert_has(c->err, "the native engine does not run the pipeline wan-vace");
+    cli_run(c, RUN "--reference native");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "--reference native: the native engine does not run");
 }
 
 /* Against the stub of its package that tests/harness/engines has. */

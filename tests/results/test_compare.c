@@ -38,24 +38,35 @@ static int drop_store(void **state)
     return 0;
 }
 
-static int64_t add_run_by(const char *label, const char *machine, const char *engine)
+/* version: of the library that the engine drives, NULL for none. */
+static int64_t add_versioned_run(const char *label, const char *machine, const char *engine,
+                                 const char *version)
 {
     static int count;
-    char uuid[40];
+    char uuid[40], key[40];
+    const mp_pair told = {key, version};
     const mp_run_info run = {.uuid = uuid,
                              .label = label,
                              .engine = engine,
                              .device = "cpu",
                              .command = "mpbench run",
                              .plan = "p",
-                             .fingerprint = machine};
+                             .fingerprint = machine,
+                             .environment = &told,
+                             .environment_count = version != NULL};
     mp_error err = {0};
     int64_t id = 0;
 
     snprintf(uuid, sizeof uuid, "%08d-0000-4000-8000-000000000000", ++count);
+    snprintf(key, sizeof key, "%s.version", engine);
     if (mp_store_begin_run(store, &run, &id, &err))
         fail_msg("%s", err.text);
     return id;
+}
+
+static int64_t add_run_by(const char *label, const char *machine, const char *engine)
+{
+    return add_versioned_run(label, machine, engine, NULL);
 }
 
 static int64_t add_run(const char *label)
@@ -554,6 +565,59 @@ static void test_judge__says_that_references_differ(void **state)
                    "exact, each against its own reference");
 }
 
+/* Two releases of a library, or two engines. */
+static void test_judge__gives_other_code_a_margin(void **state)
+{
+    (void)state;
+    const int64_t a = add_versioned_run("a", "this machine", "diffusers", "0.32.2");
+    const int64_t b = add_versioned_run("b", "this machine", "diffusers", "0.33.0");
+    const int64_t same = add_versioned_run("same", "this machine", "diffusers", "0.33.0");
+    const int64_t native = add_run_by("native", "this machine", "native");
+    const cell_spec near = {.settings = "precision.default=bf16",
+                            .metrics = {metric("latent_rel_l2", 0.0149), metric("psnr_db", 46.6),
+                                        metric("ssim", 0.9802), metric("seam", 1.4),
+                                        metric("peak_mib", 104)}};
+
+    add_cell(a, &(cell_spec){.settings = "precision.default=bf16",
+                             .metrics = {metric("latent_rel_l2", 0.01), metric("psnr_db", 50),
+                                         metric("ssim", 0.99), metric("seam", 1.0),
+                                         metric("peak_mib", 100)}});
+    add_cell(b, &near);
+    add_cell(native, &near);
+    add_cell(same, &(cell_spec){.settings = "precision.default=bf16",
+                                .metrics = {metric("latent_rel_l2", 0.0151),
+                                            metric("psnr_db", 46.4), metric("ssim", 0.977),
+                                            metric("seam", 1.6), metric("peak_mib", 106)}});
+    static const char *const metrics[] = {"latent_rel_l2", "psnr_db", "ssim", "seam"};
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
+        assert_verdict("a", "b", metrics[i], "noise", "within a factor of 1.5");
+        assert_verdict("a", "native", metrics[i], "noise", "within a factor of 1.5");
+        assert_verdict("a", "same", metrics[i], "worse", "other code"); /* beyond the margin */
+        assert_verdict("b", "same", metrics[i], "worse", "exact");
+    }
+    assert_verdict("a", "b", "peak_mib", "same", "within 5 %");
+    assert_verdict("a", "same", "peak_mib", "worse", "beyond 5 %");
+}
+
+static void test_judge__lets_two_right_fp32_runs_differ(void **state)
+{
+    (void)state;
+    const int64_t a = add_versioned_run("a", "this machine", "diffusers", "0.32.2");
+    const int64_t b = add_run_by("b", "this machine", "native");
+
+    add_cell(a, &(cell_spec){.settings = "precision.default=fp32",
+                             .metrics = {metric("latent_rel_l2", 0), metric("image_rel_l2", 9e-5),
+                                         metric("psnr_db", INFINITY), metric("ssim", 1)}});
+    add_cell(b,
+             &(cell_spec){.settings = "precision.default=fp32",
+                          .metrics = {metric("latent_rel_l2", 9e-6), metric("image_rel_l2", 2e-4),
+                                      metric("psnr_db", 81), metric("ssim", 1 - 9e-9)}});
+    assert_verdict("a", "b", "latent_rel_l2", "noise", "as far as in fp32");
+    assert_verdict("a", "b", "psnr_db", "noise", "as far as in fp32");
+    assert_verdict("a", "b", "ssim", "noise", "as far as in fp32");
+    assert_verdict("a", "b", "image_rel_l2", "worse", "other code");
+}
+
 /* ---- time and memory ------------------------------------------------------------------------ */
 
 static void add_timed(int64_t run, const char *settings, int n, const double *seconds)
@@ -927,6 +991,8 @@ int main(void)
         WITH_STORE(test_select__says_what_there_is),
         WITH_STORE(test_select__refuses_more_conditions_than_it_holds),
         WITH_STORE(test_judge__takes_any_drift_for_exact),
+        WITH_STORE(test_judge__gives_other_code_a_margin),
+        WITH_STORE(test_judge__lets_two_right_fp32_runs_differ),
         WITH_STORE(test_judge__knows_nan_and_infinity),
         WITH_STORE(test_judge__ignores_what_lies_in_the_references_own_noise),
         WITH_STORE(test_judge__says_that_references_differ),
