@@ -215,21 +215,65 @@ static void test_record__the_first_error_stays(void **state)
     close_record(r);
 }
 
-static void test_record__every_code_has_its_name_and_others_are_unsupported(void **state)
+static void test_record__every_code_has_its_name_and_others_are_no_events(void **state)
 {
     (void)state;
-    for (int i = 1; i <= MP_CODE_COUNT; i++) {
+    for (int i = 1; i < MP_CODE_COUNT; i++) {
         mp_record *r = open_record();
         char text[128];
-        const bool known = i < MP_CODE_COUNT;
         snprintf(text, sizeof text, "{\"event\":\"error\",\"code\":\"%s\",\"text\":\"t\"}",
-                 known ? mp_code_name((mp_code)i) : "ok");
+                 mp_code_name((mp_code)i));
         line(r, text);
-        assert_int_equal(r->error.code, known ? (mp_code)i : MP_EUNSUPPORTED);
+        assert_int_equal(r->error.code, i);
         assert_string_equal(r->stage, "");
         assert_int_equal(r->step, -1);
+        assert_int_equal(r->malformed, 0);
         close_record(r);
     }
+    mp_record *r = open_record();
+    line(r, "{\"event\":\"error\",\"code\":\"ok\",\"text\":\"t\"}");
+    line(r, "{\"event\":\"error\",\"text\":\"t\"}");
+    assert_int_equal(r->error.code, MP_OK);
+    assert_int_equal(r->malformed, 2);
+    line(r, "{\"event\":\"error\",\"code\":\"exception\"}");
+    assert_string_equal(r->error.text, "an error without a text");
+    close_record(r);
+}
+
+/* What a library says of itself, and how much memory it took. */
+static void test_record__keeps_exceptions_and_memory(void **state)
+{
+    mp_record *r = open_record();
+
+    (void)state;
+    line(r, "{\"event\":\"begin\",\"stage\":\"denoise\",\"repeat\":0}");
+    assert_string_equal(r->begun, "denoise");
+    line(r, "{\"event\":\"stage\",\"name\":\"denoise\",\"repeat\":0,\"seconds\":1}");
+    assert_string_equal(r->begun, "");
+    line(r, "{\"event\":\"memory\",\"peak_rss\":7,\"idle_rss\":3,\"cuda_allocated\":-1}");
+    assert_int_equal(r->peak_rss, 7);
+    assert_int_equal(r->idle_rss, 3);
+    assert_int_equal(r->cuda_allocated, 0);
+    line(r, "{\"event\":\"error\",\"code\":\"dtype\",\"text\":\"t\",\"exception\":\"RuntimeError\","
+            "\"frame\":\"diffusers/a.py:1 in f\",\"id\":5}");
+    assert_string_equal(r->exception, "RuntimeError");
+    assert_string_equal(r->frame, "diffusers/a.py:1 in f");
+    assert_int_equal(r->id, 5);
+    assert_int_equal(r->malformed, 0);
+    close_record(r);
+}
+
+/* The first bad line is quoted, as ASCII however it was. */
+static void test_record__quotes_what_was_no_event(void **state)
+{
+    mp_record *r = open_record();
+
+    (void)state;
+    line(r, "Loading\tpipeline \xff\xfe");
+    line(r, "another");
+    assert_int_equal(r->malformed, 2);
+    assert_string_equal(r->bad_line, "Loading?pipeline ??");
+    close_record(r);
 }
 
 /* ---- malformed and hostile ------------------------------------------------------------------ */
@@ -427,7 +471,8 @@ static void test_record__warnings_stop_at_a_limit(void **state)
         line(r, "{\"event\":\"warning\",\"text\":\"the same thing over and over again\"}");
     assert_true(r->warnings.length <= 1 << 17);
     assert_true(r->warnings.length > 1 << 15);
-    assert_true(r->malformed > 0);
+    assert_int_equal(r->malformed, 0); /* a result is not lost over them */
+    assert_non_null(strstr(r->warnings.data, "again\nand more warnings than are kept"));
     close_record(r);
 }
 
@@ -452,7 +497,9 @@ int main(void)
         cmocka_unit_test(test_record__weights_warnings_steps_and_the_end),
         cmocka_unit_test(test_record__the_first_non_finite_place_stays),
         cmocka_unit_test(test_record__the_first_error_stays),
-        cmocka_unit_test(test_record__every_code_has_its_name_and_others_are_unsupported),
+        cmocka_unit_test(test_record__every_code_has_its_name_and_others_are_no_events),
+        cmocka_unit_test(test_record__keeps_exceptions_and_memory),
+        cmocka_unit_test(test_record__quotes_what_was_no_event),
         cmocka_unit_test(test_record__what_is_no_event_is_counted_and_changes_nothing),
         cmocka_unit_test(test_record__stages_without_sense_are_malformed),
         cmocka_unit_test(test_record__tensors_without_a_shape_are_malformed),
