@@ -38,6 +38,8 @@ static const char *expected(mp_arena *a, const mp_input_field *f)
         return "a text";
     case MP_INPUT_STRINGS:
         return "a list of texts, [] to switch it off, or default";
+    case MP_INPUT_INTS:
+        return mp_arena_printf(a, "a list of integers from %.0f to %.0f", f->min, f->max);
     case MP_INPUT_FILE:
         return "the name of a file";
     case MP_INPUT_FILES:
@@ -101,6 +103,23 @@ static bool read_files(mp_arena *a, const mp_yaml *node, mp_input *out)
     return true;
 }
 
+static bool read_number(const mp_yaml *node, mp_input *out);
+
+static bool read_ints(mp_arena *a, const mp_yaml *node, mp_input *out)
+{
+    const mp_input_field as_int = {
+        .type = MP_INPUT_INT, .min = out->field->min, .max = out->field->max};
+
+    if (node->kind != MP_YAML_LIST && node->kind != MP_YAML_NULL)
+        return false;
+    for (int i = 0; node->kind == MP_YAML_LIST && i < node->count; i++) {
+        mp_input one = {.field = &as_int};
+        if (!read_number(node->items[i], &one))
+            return false;
+    }
+    return read_list(a, node, out);
+}
+
 static bool read_number(const mp_yaml *node, mp_input *out)
 {
     const mp_input_field *f = out->field;
@@ -131,6 +150,8 @@ static bool read_value(mp_arena *a, const mp_yaml *node, mp_input *out)
         return true;
     case MP_INPUT_STRINGS:
         return read_list(a, node, out);
+    case MP_INPUT_INTS:
+        return read_ints(a, node, out);
     case MP_INPUT_FILES:
         return read_files(a, node, out);
     case MP_INPUT_STRING:
@@ -248,6 +269,18 @@ static const char *list_text(mp_arena *a, const char *const *list)
     return mp_text_take(&t, a);
 }
 
+/* Numbers stay numbers when the text is read back. */
+static const char *ints_text(mp_arena *a, const char *const *list)
+{
+    mp_text t = {0};
+
+    mp_text_add(&t, "[");
+    for (int i = 0; list && list[i]; i++)
+        mp_text_printf(&t, "%s%s", i ? ", " : "", list[i]);
+    mp_text_add(&t, "]");
+    return mp_text_take(&t, a);
+}
+
 const char *mp_input_text(mp_arena *a, const mp_input *input)
 {
     switch (input->field->type) {
@@ -261,6 +294,8 @@ const char *mp_input_text(mp_arena *a, const mp_input *input)
         if (input->list && input->list == input->field->fallback_list)
             return "default";
         return list_text(a, input->list);
+    case MP_INPUT_INTS:
+        return ints_text(a, input->list);
     case MP_INPUT_FILES:
         return input->text ? input->text : "[]";
     case MP_INPUT_STRING:

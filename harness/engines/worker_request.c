@@ -27,6 +27,16 @@ static json_t *list_json(const char *const *list)
     return all;
 }
 
+static json_t *ints_json(const char *const *list)
+{
+    if (!list || !list[0])
+        return json_null();
+    json_t *all = json_array();
+    for (const char *const *s = list; *s; s++)
+        json_array_append_new(all, json_integer(strtoll(*s, NULL, 10)));
+    return all;
+}
+
 static json_t *paths_json(const char *const *list)
 {
     if (!list || !list[0])
@@ -50,6 +60,8 @@ static json_t *input_json(const mp_input *input)
         return json_string(input->text);
     case MP_INPUT_STRINGS:
         return list_json(input->list);
+    case MP_INPUT_INTS:
+        return ints_json(input->list);
     case MP_INPUT_FILES:
         return paths_json(input->list);
     case MP_INPUT_FILE:

@@ -20,6 +20,7 @@ typedef enum mp_input_type {
     MP_INPUT_BOOL,
     MP_INPUT_STRING,
     MP_INPUT_STRINGS, /* a list; null or [] switches it off */
+    MP_INPUT_INTS,    /* a list of integers, as texts; null or [] is none */
     MP_INPUT_FILE,    /* a path, relative to the scenario file */
     MP_INPUT_FILES,   /* paths and globs, relative to it; in the order given, a glob's sorted */
 } mp_input_type;
@@ -31,7 +32,7 @@ typedef struct mp_input_field {
     double fallback;                  /* int, number, bool */
     const char *fallback_text;        /* string; NULL: required */
     const char *const *fallback_list; /* strings, NULL-terminated */
-    double min, max;                  /* int and number */
+    double min, max;                  /* int, each of ints, and number */
 } mp_input_field;
 
 typedef struct mp_input {

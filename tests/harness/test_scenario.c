@@ -147,7 +147,7 @@ static void test_scenario__what_must_be_there_is_asked_for(void **state)
     (void)state;
     refused("pipeline: sana\n", "dir/x.yaml:1:1: the key 'name' is missing; a scenario needs one");
     refused("name: t\n",
-            "dir/x.yaml:1:1: the key 'pipeline' is missing; this build has: sana, wan-vace");
+            "dir/x.yaml:1:1: the key 'pipeline' is missing; this build has: sana, sd3, wan-vace");
     refused("name: t\npipeline: sana\n",
             "dir/x.yaml:1:1: the key 'checkpoint' is missing; expected the folder of a checkpoint "
             "in Diffusers layout");
@@ -168,9 +168,9 @@ static void test_scenario__an_unknown_pipeline_offers_the_nearest(void **state)
 {
     (void)state;
     refused("name: t\npipeline: sama\n", "dir/x.yaml:2:1: unknown pipeline \"sama\"; did you mean "
-                                         "\"sana\"?; this build has: sana, wan-vace");
+                                         "\"sana\"?; this build has: sana, sd3, wan-vace");
     refused("name: t\npipeline: flux-dev\n",
-            "dir/x.yaml:2:1: unknown pipeline \"flux-dev\"; this build has: sana, wan-vace");
+            "dir/x.yaml:2:1: unknown pipeline \"flux-dev\"; this build has: sana, sd3, wan-vace");
     refused("name: t\npipeline: {a: 1}\n",
             "dir/x.yaml:2:1: key 'pipeline': found a map, expected the name of a pipeline");
 }
@@ -1032,7 +1032,7 @@ static void check_input(json_t *properties, const mp_input_field *f, const char 
     static const char *const types[] = {
         [MP_INPUT_INT] = "integer",   [MP_INPUT_NUMBER] = "number", [MP_INPUT_BOOL] = "boolean",
         [MP_INPUT_STRING] = "string", [MP_INPUT_STRINGS] = NULL,    [MP_INPUT_FILE] = "string",
-        [MP_INPUT_FILES] = NULL};
+        [MP_INPUT_FILES] = NULL,      [MP_INPUT_INTS] = NULL};
     json_t *value = json_object_get(properties, name);
 
     if (!value || !json_is_string(json_object_get(value, "description")))
@@ -1040,6 +1040,8 @@ static void check_input(json_t *properties, const mp_input_field *f, const char 
     const char *type = json_string_value(json_object_get(value, "type"));
     if (types[f->type] && (!type || strcmp(type, types[f->type])))
         fail_msg("input '%s' is a %s, expected %s", name, type ? type : "nothing", types[f->type]);
+    if (f->type == MP_INPUT_INTS)
+        value = json_object_get(value, "items");
     if (f->min < f->max && (json_number_value(json_object_get(value, "minimum")) != f->min ||
                             json_number_value(json_object_get(value, "maximum")) != f->max))
         fail_msg("input '%s' has other limits than %g to %g", name, f->min, f->max);
@@ -1113,7 +1115,8 @@ static void test_schema__enums_are_what_the_reader_takes(void **state)
         pipelines[i] = mp_pipelines()[i]->name;
     same_words(schema, "properties/pipeline/enum", pipelines);
     same_words(schema, "$defs/quirk/enum", p->quirks);
-    same_words(schema, "$defs/component/enum", p->components);
+    same_words(schema, "$defs/component/enum",
+               mp_pipeline_find("sd3")->components); /* all of them */
     for (size_t i = 0; i < json_array_size(list); i++) {
         assert_true(mp_dtype_parse(json_string_value(json_array_get(list, i)), &d));
         seen[d] = true;
