@@ -70,11 +70,11 @@ def import_library(name: str) -> Any:
                 f" MPBENCH_PYTHON, or a folder with it with --pythonpath; {PIP}"
             ) from error
         raise broken(name, python, error) from error
-    except Exception as error:  # a package that does not fit its neighbours may raise anything
+    except (Exception, SystemExit) as error:  # a package that does not fit may raise anything
         raise broken(name, python, error) from error
 
 
-def broken(name: str, python: str, error: Exception) -> worker.EngineError:
+def broken(name: str, python: str, error: BaseException) -> worker.EngineError:
     """A library that is there and cannot be imported."""
     return worker.EngineError(f"{python} cannot import {name}: {type(error).__name__}: {error}")
 
@@ -88,7 +88,7 @@ def import_libraries() -> None:
     torch, diffusers = modules["torch"], modules["diffusers"]
     worker.check_origin("diffusers")
     for name in SPEAKING:
-        importlib.import_module(f"{name}.utils.logging").disable_progress_bar()
+        import_library(f"{name}.utils.logging").disable_progress_bar()
     for kind in PIPELINES.values():
         with contextlib.suppress(Exception):  # told to the request that asks for it
             getattr(diffusers, kind.class_name)
@@ -131,8 +131,13 @@ class Records(logging.Handler):
         self._sink = sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record."""
-        self._sink.warn(record.getMessage())
+        """One record; one that the library wrote wrongly is logging's to report, as ever."""
+        try:
+            text = record.getMessage()
+        except Exception:
+            self.handleError(record)
+        else:
+            self._sink.warn(text)
 
 
 @contextlib.contextmanager

@@ -218,8 +218,11 @@ def version_of(name: str) -> str:
 
 
 def folder_of(name: str) -> str:
-    """Of an imported package."""
-    return os.path.dirname(os.path.realpath(str(sys.modules[name].__file__)))
+    """Of an imported package; one without an __init__.py has the first of its search path."""
+    module = sys.modules[name]
+    if getattr(module, "__file__", None):
+        return os.path.dirname(os.path.realpath(str(module.__file__)))
+    return os.path.realpath(next(iter(module.__path__)))
 
 
 def check_origin(name: str) -> None:
@@ -416,7 +419,12 @@ def diagnose(adapter: Adapter, pipeline: Any, request: Mapping[str, Any], sink: 
 
 def tell_memory(adapter: Adapter, channel: Channel, idle: int) -> None:
     """Peaks of this cell; `idle` is what the worker held before it read the checkpoint."""
-    channel.send("memory", peak_rss=status_bytes("VmHWM"), idle_rss=idle, **adapter.memory())
+    try:
+        device = adapter.memory()
+    except Exception:  # a card in a bad state; the cell has its result
+        traceback.print_exc()
+        device = {}
+    channel.send("memory", peak_rss=status_bytes("VmHWM"), idle_rss=idle, **device)
 
 
 def run(adapter: Adapter, channel: Channel, request: Mapping[str, Any]) -> None:

@@ -1,0 +1,3 @@
+"""What is not cast."""
+
+DEFAULT_SKIP_MODULES_PATTERN = ("norm", "^proj_out$")
