@@ -16,8 +16,8 @@ static const double BYTES_EFFECT = 0.02; /* pages come and go from run to run */
 static const double WORKER_EFFECT =
     0.05; /* with an interpreter and its allocator, measured: 0.03 */
 /* Two right implementations round in different places, and so drift by different amounts: measured
- * ratios of one picture are 0.83 to 1.26.  PyTorch's own accuracy check allows a factor of 2. */
-static const double DRIFT_MARGIN = 1.5;
+ * ratios of one picture are 0.76 to 1.48.  PyTorch's own accuracy check allows a factor of 2. */
+static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
 static const double BYTES_FLOOR = 1; /* MiB: two equal runs of a small model differ by 0.4 */

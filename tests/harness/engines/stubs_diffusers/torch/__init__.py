@@ -8,7 +8,8 @@ import time
 import types
 import warnings
 
-from stub_state import STUB, log, version as version_of_stub
+from stub_state import STUB, log
+from stub_state import version as version_of_stub
 
 from . import cuda  # noqa: F401
 

@@ -2,8 +2,9 @@
 
 import types
 
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
+
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 
 class SanaPipeline(DiffusionPipeline):
