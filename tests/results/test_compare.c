@@ -574,8 +574,8 @@ static void test_judge__gives_other_code_a_margin(void **state)
     const int64_t same = add_versioned_run("same", "this machine", "diffusers", "0.33.0");
     const int64_t native = add_run_by("native", "this machine", "native");
     const cell_spec near = {.settings = "precision.default=bf16",
-                            .metrics = {metric("latent_rel_l2", 0.0149), metric("psnr_db", 46.6),
-                                        metric("ssim", 0.9802), metric("seam", 1.4),
+                            .metrics = {metric("latent_rel_l2", 0.0199), metric("psnr_db", 44.1),
+                                        metric("ssim", 0.961), metric("seam", 1.9),
                                         metric("peak_mib", 104)}};
 
     add_cell(a, &(cell_spec){.settings = "precision.default=bf16",
@@ -585,13 +585,13 @@ static void test_judge__gives_other_code_a_margin(void **state)
     add_cell(b, &near);
     add_cell(native, &near);
     add_cell(same, &(cell_spec){.settings = "precision.default=bf16",
-                                .metrics = {metric("latent_rel_l2", 0.0151),
-                                            metric("psnr_db", 46.4), metric("ssim", 0.977),
-                                            metric("seam", 1.6), metric("peak_mib", 106)}});
+                                .metrics = {metric("latent_rel_l2", 0.0201),
+                                            metric("psnr_db", 43.9), metric("ssim", 0.955),
+                                            metric("seam", 2.1), metric("peak_mib", 106)}});
     static const char *const metrics[] = {"latent_rel_l2", "psnr_db", "ssim", "seam"};
     for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++) {
-        assert_verdict("a", "b", metrics[i], "noise", "within a factor of 1.5");
-        assert_verdict("a", "native", metrics[i], "noise", "within a factor of 1.5");
+        assert_verdict("a", "b", metrics[i], "noise", "within a factor of 2");
+        assert_verdict("a", "native", metrics[i], "noise", "within a factor of 2");
         assert_verdict("a", "same", metrics[i], "worse", "other code"); /* beyond the margin */
         assert_verdict("b", "same", metrics[i], "worse", "exact");
     }
