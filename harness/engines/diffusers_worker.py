@@ -190,6 +190,12 @@ def sana_embeds(encoded: Any) -> Sequence[Any]:
     return [prompt] if negative is None else [negative, prompt]
 
 
+def sd3_embeds(encoded: Any) -> Sequence[Any]:
+    """encode_prompt gives prompt, negative prompt (None without guidance), and both pooled."""
+    prompt, negative, _, _ = encoded
+    return [prompt] if negative is None else [negative, prompt]
+
+
 def wan_embeds(encoded: Any) -> Sequence[Any]:
     """encode_prompt gives prompt and negative prompt (None without guidance)."""
     prompt, negative = encoded
@@ -215,6 +221,14 @@ PIPELINES = {
         since="0.32.0",
         components=("text_encoder", "transformer", "vae"),
         embeds=sana_embeds,
+        result="image",
+        picture=lambda output: output.images,
+    ),
+    "sd3": Kind(
+        class_name="StableDiffusion3Pipeline",
+        since="0.29.0",
+        components=("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"),
+        embeds=sd3_embeds,
         result="image",
         picture=lambda output: output.images,
     ),
@@ -404,8 +418,8 @@ def override(
     """
     used: set[int] = set()
     modules, path = set(), ""
-    for component in kind.components:
-        for name, tensor in getattr(pipe, component).state_dict(keep_vars=True).items():
+    for component, model in models_of(pipe, kind).items():
+        for name, tensor in model.state_dict(keep_vars=True).items():
             path = f"{component}.{name}"
             hits = [i for i, o in enumerate(overrides) if is_named(o["match"], path)]
             if hits and tensor.is_floating_point():
@@ -435,21 +449,30 @@ def cast_layerwise(model: Any, storage: Any, compute: Any, kept: Sequence[str]) 
         apply_layerwise_casting(model, storage, compute, skip_modules_pattern=skip)
 
 
+def models_of(pipe: Any, kind: Kind) -> dict[str, Any]:
+    """The components that this checkpoint has: one may be null, such as text_encoder_3."""
+    found = {name: getattr(pipe, name) for name in kind.components}
+    return {name: model for name, model in found.items() if model is not None}
+
+
 def load_in_precision(cls: Any, kind: Kind, request: Mapping[str, Any], sink: worker.Sink) -> Any:
     """The pipeline with its components in the dtypes that the request names."""
     precision = request["precision"]
     dtypes = component_dtypes(kind, precision)
     if precision["load"] == "to":
         pipe = from_pretrained(cls, request, dict.fromkeys(dtypes, torch.float32), sink)
-        for component, dtype in dtypes.items():
-            getattr(pipe, component).to(dtype)
+        for component, model in models_of(pipe, kind).items():
+            model.to(dtypes[component])
     else:
         pipe = from_pretrained(cls, request, dtypes, sink)
     forced = override(pipe, kind, precision["overrides"], sink)
+    models = models_of(pipe, kind)
     for component, name in precision["storage"].items():
+        if component not in models:
+            raise unsupported(f"precision.storage: the checkpoint has no {component}")
         # A module with an override in it keeps its dtypes: the hooks cast modules as a whole.
         kept = [p[len(component) + 1 :] for p in forced if p.startswith(component + ".")]
-        cast_layerwise(getattr(pipe, component), dtype_of(name), dtypes[component], sorted(kept))
+        cast_layerwise(models[component], dtype_of(name), dtypes[component], sorted(kept))
     return pipe
 
 
@@ -457,16 +480,33 @@ def load_in_precision(cls: Any, kind: Kind, request: Mapping[str, Any], sink: wo
 
 
 def enable_tiling(vae: Any, tiling: Optional[Mapping[str, Sequence[int]]]) -> None:
-    """The VAE's own tiling, which must take a tile's size and stride."""
+    """The VAE's own tiling, of the tile and stride that the request names."""
     if not tiling:
         return
     enable = getattr(vae, "enable_tiling", None)
-    if not enable or not {*TILING} <= {*inspect.signature(enable).parameters}:
+    if enable and {*TILING} <= {*inspect.signature(enable).parameters}:
+        enable(**dict(zip(TILING, [*tiling["tile"], *tiling["stride"]])))
+    elif enable and hasattr(vae, "tile_overlap_factor"):
+        enable()
+        set_overlap(vae, tiling["tile"], tiling["stride"])
+    else:
         raise unsupported(
             f"{type(vae).__name__} of Diffusers {diffusers.__version__} takes no size and stride"
             " of tiles"
         )
-    enable(**dict(zip(TILING, [*tiling["tile"], *tiling["stride"]])))
+
+
+def set_overlap(vae: Any, tile: Sequence[int], stride: Sequence[int]) -> None:
+    """AutoencoderKL has square tiles, and their overlap as a fraction, in attributes."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if len({*tile}) > 1 or len({*stride}) > 1 or tile[0] % factor or stride[0] % factor:
+        raise unsupported(
+            f"{type(vae).__name__} has square tiles of multiples of {factor} pixels, found tile"
+            f" {[*tile]} and stride {[*stride]}"
+        )
+    vae.tile_sample_min_size = tile[0]
+    vae.tile_latent_min_size = tile[0] // factor
+    vae.tile_overlap_factor = 1 - stride[0] / tile[0]
 
 
 # ---- generation -----------------------------------------------------------------------------
@@ -572,7 +612,7 @@ class Pipeline:
 
     def models(self) -> dict[str, Any]:
         """The components that hold weights."""
-        return {name: getattr(self.pipe, name) for name in self.kind.components}
+        return models_of(self.pipe, self.kind)
 
     def modules(self) -> dict[str, Any]:
         """All modules by their path: transformer, transformer.patch_embed, ..."""

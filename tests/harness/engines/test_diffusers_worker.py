@@ -296,7 +296,7 @@ class RefusalTest(DiffusersTest):
 
     def test_what_it_does_not_know(self) -> None:
         for word, other in {
-            "sana, wan-vace, not flux": {"pipeline": "flux"},
+            "sana, sd3, wan-vace, not flux": {"pipeline": "flux"},
             "policy negotiate": {"precision__policy": "negotiate"},
             "no dtype int4": {"precision__default": "int4"},
             "SanaPipeline has no component prior": {"precision__components": {"prior": "fp32"}},
