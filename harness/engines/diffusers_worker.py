@@ -506,7 +506,7 @@ def set_overlap(vae: Any, tile: Sequence[int], stride: Sequence[int]) -> None:
         )
     vae.tile_sample_min_size = tile[0]
     vae.tile_latent_min_size = tile[0] // factor
-    vae.tile_overlap_factor = 1 - stride[0] / tile[0]
+    vae.tile_overlap_factor = (tile[0] - stride[0]) / tile[0]
 
 
 # ---- generation -----------------------------------------------------------------------------
