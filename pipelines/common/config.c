@@ -81,6 +81,11 @@ bool mp_config_has(const mp_config *c, const char *key)
     return value && !json_is_null(value);
 }
 
+bool mp_config_is_null(const mp_config *c, const char *key)
+{
+    return json_is_null(json_object_get(c->object, key));
+}
+
 /* The value under key, NULL when absent, null, or when something failed before. */
 static json_t *ask(mp_config *c, const char *key, const mp_error *err)
 {

@@ -18,7 +18,8 @@ typedef struct mp_config mp_config;
 mp_code mp_config_open(const char *dir, const char *file, mp_config **out, mp_error *err);
 void mp_config_close(mp_config *c); /* NULL is fine; the strings it gave die */
 const char *mp_config_path(const mp_config *c);
-bool mp_config_has(const mp_config *c, const char *key); /* present and not null */
+bool mp_config_has(const mp_config *c, const char *key);     /* present and not null */
+bool mp_config_is_null(const mp_config *c, const char *key); /* present and null, not absent */
 
 /* null and absent give the default. */
 int64_t mp_config_int(mp_config *c, const char *key, int64_t fallback, int64_t min, int64_t max,

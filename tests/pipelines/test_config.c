@@ -55,6 +55,7 @@ static void test_config__gives_defaults_for_null_and_absent(void **state)
     (void)state;
     assert_ok(&err);
     assert_false(mp_config_has(c, "i"));
+    assert_true(mp_config_is_null(c, "i"));
     assert_int_equal(mp_config_int(c, "i", -7, 0, 100, &err), -7);
     assert_int_equal(mp_config_int(c, "j", 5, 0, 100, &err), 5);
     assert_true(mp_config_number(c, "x", 1.25, &err) == 1.25);
