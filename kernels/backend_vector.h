@@ -46,6 +46,9 @@ typedef struct mp_backend_vector {
                      mp_rms_style style, mp_tensor y);
     void (*batch_norm)(mp_ctx *c, mp_tensor x, mp_tensor mean, mp_tensor var, mp_tensor w,
                        mp_tensor b, float eps, mp_tensor y);
+    /* x [B, .., C]; the channels are a multiple of groups. */
+    void (*group_norm)(mp_ctx *c, mp_tensor x, int groups, mp_tensor w, mp_tensor b, float eps,
+                       mp_tensor y);
     void (*softmax)(mp_ctx *c, mp_tensor x, mp_tensor y);
     void (*sum)(mp_ctx *c, mp_tensor x, mp_tensor y);
     void (*mean_channels)(mp_ctx *c, mp_tensor x, int group, mp_tensor y);

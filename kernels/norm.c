@@ -96,6 +96,34 @@ mp_tensor mp_batch_norm(mp_ctx *c, mp_tensor x, mp_tensor mean, mp_tensor var, m
     return mp_op_end(c, &op, y);
 }
 
+mp_tensor mp_group_norm(mp_ctx *c, mp_tensor x, int groups, mp_tensor w, mp_tensor b, float eps)
+{
+    char text[96];
+
+    if (mp_failed(c))
+        return MP_NONE;
+    const mp_op op = mp_op_begin(c, "group_norm", mp_given(w) ? &w : NULL);
+    const mp_dtype dtype = mp_rule_check(c, MP_RULE_GROUP_NORM, x, mp_given(w) ? w : x);
+    if (mp_failed(c))
+        return MP_NONE;
+    if (x.rank < 2 || groups < 1 || mp_dim(x, -1) % groups)
+        return mp_fail(c, MP_ESHAPE, mp_given(w) ? &w : NULL,
+                       "group_norm: the channels (last) of input %s cannot be divided into %d "
+                       "groups",
+                       mp_shape_text(x, text, sizeof text), groups);
+    if (mp_numel(x) == groups) /* torch.nn.functional.group_norm's own check and text */
+        return mp_fail(c, MP_ESHAPE, mp_given(w) ? &w : NULL,
+                       "Expected more than 1 value per channel when training, got input size "
+                       "%s (channels last)",
+                       mp_shape_text(x, text, sizeof text));
+    if (!fits(c, &op, x, "weight", w, false) || !fits(c, &op, x, "bias", b, false))
+        return MP_NONE;
+    const mp_tensor y = mp_like_as(c, x, dtype);
+    if (!mp_failed(c))
+        c->backend->vector.group_norm(c, x, groups, w, b, eps, y);
+    return mp_op_end(c, &op, y);
+}
+
 mp_tensor mp_softmax(mp_ctx *c, mp_tensor x)
 {
     if (mp_failed(c))

@@ -102,6 +102,10 @@ mp_tensor mp_rms_norm(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, float ep
 mp_tensor mp_batch_norm(mp_ctx *c, mp_tensor x, mp_tensor mean, mp_tensor var, mp_tensor w,
                         mp_tensor b, float eps);
 
+/* x [B, .., C]: over all but B and the C / groups channels of a group; w and b [C] or MP_NONE.
+ * Statistics in fp64, the rest in fp32, rounds once.  torch.nn.functional.group_norm */
+mp_tensor mp_group_norm(mp_ctx *c, mp_tensor x, int groups, mp_tensor w, mp_tensor b, float eps);
+
 /* Over the last dimension, fp32 inside, rounds once. */
 mp_tensor mp_softmax(mp_ctx *c, mp_tensor x);
 

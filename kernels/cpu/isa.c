@@ -30,7 +30,7 @@
 const mp_backend TABLE_OF(MP_ISA) = {
     .name = NAME_OF(MP_ISA),
     .vector = {activate, scalar, binary, where, gate, modulate, add_gated, layer_norm, rms_norm,
-               batch_norm, softmax, sum, mean_channels, embedding, move, resize_bilinear, measure,
-               rope_half},
+               batch_norm, group_norm, softmax, sum, mean_channels, embedding, move,
+               resize_bilinear, measure, rope_half},
     .product = {linear, conv2d, matmul, attn_softmax, attn_linear, attn_quadratic},
 };

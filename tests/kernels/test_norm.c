@@ -174,6 +174,98 @@ static void test_norm__rows_that_are_not_finite_are_torchs(void **state)
     mp_safetensors_close(g);
 }
 
+/* Groups of each shape in the file: GROUPS of the script.  The last has one value a group. */
+static const int groups[] = {3, 8, 1, 4, 2, 5};
+
+enum { GROUPS = sizeof groups / sizeof *groups };
+
+/* In fp32 torch sums up to 120 values in another order, and rounds: mean and factor are within 3
+ * ulp as above.  The result is a sum of two terms of up to 10 (the mean is 3 beside a spread of 2)
+ * that may cancel: 3 ulp of 10 are 3e-6.  In a half: a tie. */
+static mp_tolerance group_tolerance(mp_dtype d)
+{
+    if (d == MP_F32)
+        return (mp_tolerance){"order of sums", .ulps = 8, .abs = 3e-6};
+    return (mp_tolerance){"a tie", .ulps = 1, .abs = 3e-6, .share = 0.01};
+}
+
+/* NORM_PAIRS */
+static const char *const pairs[PAIRS][2] = {
+    {"fp32", "fp32"}, {"fp16", "fp16"}, {"bf16", "bf16"}, {"bf16", "fp32"}, {"fp16", "fp32"}};
+
+static void check_groups(mp_ctx *c, const mp_safetensors *g, int k)
+{
+    for (int pair = 0; pair < PAIRS; pair++) {
+        const mp_mark mark = mp_open(c);
+        const char *const dx = pairs[pair][0], *const dp = pairs[pair][1];
+        const mp_tensor x = mp_test_tensor(c, g, "x.%s.%d", dx, k);
+        const mp_tensor w = mp_test_tensor(c, g, "w.%s.%d", dp, k);
+        const mp_tensor b = mp_test_tensor(c, g, "b.%s.%d", dp, k);
+        mp_tolerance t = group_tolerance(x.dtype);
+        if (k == GROUPS - 1) /* noise of one value, as above: |mean| < 10, eps 1e-6 */
+            t = (mp_tolerance){"noise of one value", .ulps = 1,
+                               .abs = 10 / sqrt(1e-6) * ldexp(1, -24)};
+        mp_test_close(mp_group_norm(c, x, groups[k], w, b, 1e-6f),
+                      mp_test_golden(g, "group_norm.%d.%d", pair, k), t);
+        if (pair == 0) {
+            mp_test_close(mp_group_norm(c, x, groups[k], w, MP_NONE, 1e-6f),
+                          mp_test_golden(g, "group_norm_weight.%d", k), t);
+            mp_test_close(mp_group_norm(c, x, groups[k], MP_NONE, MP_NONE, 1e-6f),
+                          mp_test_golden(g, "group_norm_plain.%d", k), t);
+        }
+        mp_drop(c, mark);
+    }
+}
+
+static void test_norm__group_norm_is_torchs_for_every_grouping_and_dtype(void **state)
+{
+    mp_safetensors *g = mp_test_goldens("kernels/group_norm.safetensors");
+
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 2);
+        for (int k = 0; k < GROUPS; k++)
+            check_groups(c, g, k);
+        for (int d = 0; d < DTYPES; d++) /* an infinity, a NaN, equal values */
+            mp_test_close(mp_group_norm(c, mp_test_tensor(c, g, "infinite.%s", dtypes[d]), 2,
+                                        MP_NONE, MP_NONE, 1e-6f),
+                          mp_test_golden(g, "group_norm_infinite.%s", dtypes[d]),
+                          group_tolerance(d));
+        mp_device_close(c);
+    }
+    mp_safetensors_close(g);
+}
+
+/* A million values a group with a mean of 1000 beside a spread of 1: sums in fp32 would be wrong in
+ * the third digit.  Against fp64 throughout: half an ulp of mean, factor and sum, where the terms
+ * are near 2000 and differ by 1 (3 * 2^-24 * 2000 = 3.6e-4). */
+static void test_norm__group_norm_of_a_large_picture_is_exact(void **state)
+{
+    enum { SIDE = 512, CHANNELS = 8, PER = 4 };
+    mp_ctx *c = mp_test_ctx(NULL, 0);
+    const mp_tensor x = mp_new(c, MP_F32, 4, MP_DIMS(1, SIDE, SIDE, CHANNELS));
+    float *v = x.data;
+    double sum = 0, square = 0;
+
+    (void)state;
+    for (uint32_t i = 0; i < SIDE * SIDE * CHANNELS; i++) {
+        v[i] = 1000.0f + ldexpf((float)(int32_t)(i * 2654435761u), -31);
+        if (i % CHANNELS < PER)
+            sum += v[i];
+    }
+    const double n = (double)SIDE * SIDE * PER, mean = sum / n;
+    for (int64_t i = 0; i < mp_numel(x); i++)
+        square += i % CHANNELS < PER ? (v[i] - mean) * (v[i] - mean) : 0;
+    const float *y = mp_group_norm(c, x, CHANNELS / PER, MP_NONE, MP_NONE, 1e-6f).data;
+    mp_test_ok(c);
+    double worst = 0;
+    for (int64_t i = 0; i < mp_numel(x); i++)
+        if (i % CHANNELS < PER)
+            worst = fmax(worst, fabs(y[i] - (v[i] - mean) / sqrt(square / n + 1e-6)));
+    assert_true(worst < 3.6e-4);
+    mp_device_close(c);
+}
+
 /* [8, 4099]: two tasks of rows; 4099 is no multiple of any vector. */
 enum { ROWS = 9, WIDTH = 4099 };
 
@@ -209,12 +301,28 @@ static mp_tensor agree_batch_norm(mp_ctx *c, mp_tensor x)
     return mp_batch_norm(c, x, row_of(x, 0), v, row_of(x, 1), MP_NONE, 1e-5f);
 }
 
+/* A sample of more bands of pixels than one: 9 * 4099 values as two samples of 24 channels. */
+static mp_tensor agree_group_norm(mp_ctx *c, mp_tensor x)
+{
+    const mp_tensor picture = mp_reshape(mp_narrow_axis(c, x, 1, 0, 4096), 3, MP_DIMS(1, 1536, 24));
+    const mp_tensor row = mp_reshape(mp_narrow_axis(c, row_of(x, 1), 0, 0, 24), 1, MP_DIMS(24));
+
+    return mp_group_norm(c, picture, 6, row, row, 1e-5f);
+}
+
+static mp_tensor agree_group_norm_plain(mp_ctx *c, mp_tensor x)
+{
+    return mp_group_norm(c, mp_reshape(x, 3, MP_DIMS(1, ROWS * WIDTH, 1)), 1, MP_NONE, MP_NONE,
+                         1e-5f);
+}
+
 static void test_norm__instruction_sets_and_thread_counts_give_the_same_bits(void **state)
 {
     static const mp_test_case cases[] = {
         {"layer_norm", agree_layer_norm},       {"rms_torch", agree_rms_torch},
         {"rms_diffusers", agree_rms_diffusers}, {"rms_gemma", agree_rms_gemma},
         {"batch_norm", agree_batch_norm},       {"softmax", mp_softmax},
+        {"group_norm", agree_group_norm},       {"group_norm_plain", agree_group_norm_plain},
     };
     static float values[ROWS * WIDTH];
     mp_ctx *c = mp_test_ctx("base", 1);
@@ -248,6 +356,14 @@ static void test_norm__parameters_that_do_not_fit_are_refused(void **state)
     mp_test_fails(c, MP_ESHAPE, "[4] over input [3, 5]");
     mp_batch_norm(c, x, row, MP_NONE, row, row, 1e-5f);
     mp_test_fails(c, MP_ESHAPE, "variance");
+    mp_group_norm(c, x, 2, row, row, 1e-5f);
+    mp_test_fails(c, MP_ESHAPE, "input [3, 5] cannot be divided into 2 groups");
+    mp_group_norm(c, x, 5, w, row, 1e-5f);
+    mp_test_fails(c, MP_ESHAPE, "[4] over input [3, 5]");
+    mp_group_norm(c, row, 5, row, row, 1e-5f);
+    mp_test_fails(c, MP_ESHAPE, "cannot be divided");
+    mp_group_norm(c, mp_batch(x, 0, 1), 5, row, row, 1e-5f);
+    mp_test_fails(c, MP_ESHAPE, "Expected more than 1 value per channel when training");
     mp_softmax(c, number);
     mp_test_fails(c, MP_ESHAPE, "scalar");
     mp_layer_norm(c, number, MP_NONE, MP_NONE, 1e-5f);
@@ -272,6 +388,9 @@ static void test_norm__only_the_result_stays_in_the_pool(void **state)
     mp_batch_norm(c, x, w, w, w, w, 1e-5f);
     mp_test_ok(c);
     assert_int_equal(mp_pool_get(c).live, before + 2 * 4 * 32 * 2);
+    mp_group_norm(c, x, 8, w, w, 1e-5f);
+    mp_test_ok(c);
+    assert_int_equal(mp_pool_get(c).live, before + 3 * 4 * 32 * 2);
     mp_device_close(c);
 }
 
@@ -285,6 +404,7 @@ static void test_norm__no_rows_and_no_columns_are_fine(void **state)
         mp_softmax(c, x);
         mp_layer_norm(c, x, MP_NONE, MP_NONE, 1e-5f);
         mp_rms_norm(c, x, MP_NONE, MP_NONE, 1e-5f, MP_RMS_TORCH);
+        mp_group_norm(c, x, 1, MP_NONE, MP_NONE, 1e-5f);
         mp_test_ok(c);
     }
     mp_device_close(c);
@@ -295,6 +415,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_norm__every_norm_is_torchs_within_its_bound_at_every_width),
         cmocka_unit_test(test_norm__rows_that_are_not_finite_are_torchs),
+        cmocka_unit_test(test_norm__group_norm_is_torchs_for_every_grouping_and_dtype),
+        cmocka_unit_test(test_norm__group_norm_of_a_large_picture_is_exact),
         cmocka_unit_test(test_norm__instruction_sets_and_thread_counts_give_the_same_bits),
         cmocka_unit_test(test_norm__parameters_that_do_not_fit_are_refused),
         cmocka_unit_test(test_norm__only_the_result_stays_in_the_pool),

@@ -71,6 +71,11 @@ static mp_tensor conv2d_bias(const cell *k)
     return mp_conv2d(k->c, X(1, 2, 2, 4), P(3, 4, 1, 1), P(3), (mp_conv2d_opts){0});
 }
 
+static mp_tensor group_norm(const cell *k)
+{
+    return mp_group_norm(k->c, X(1, 2, 4), 2, P(4), P(4), 1e-5f);
+}
+
 static mp_tensor layer_norm(const cell *k)
 {
     return mp_layer_norm(k->c, X(2, 4), P(4), P(4), 1e-5f);
@@ -279,7 +284,7 @@ static const struct runner {
     {"rms_diffusers", rms_diffusers},
     {"rms_diffusers_plain", rms_diffusers_plain},
     {"rms_gemma", rms_gemma},
-    {"group_norm", NULL},
+    {"group_norm", group_norm},
     {"batch_norm", batch_norm},
     {"sdpa", sdpa},
     {"add", add},
