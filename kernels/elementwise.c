@@ -179,6 +179,7 @@ static const struct activation {
     [MP_ACT_RELU6] = {"relu6", MP_RULE_CLAMP},
     [MP_ACT_GELU] = {"gelu", MP_RULE_GELU},
     [MP_ACT_GELU_TANH] = {"gelu_tanh", MP_RULE_GELU_TANH},
+    [MP_ACT_QUICK_GELU] = {"quick_gelu", MP_RULE_MUL_SCALAR}, /* its first op's */
     [MP_ACT_TANH] = {"tanh", MP_RULE_TANH},
     [MP_ACT_SIGMOID] = {"sigmoid", MP_RULE_SIGMOID},
     [MP_ACT_MISH] = {"mish", MP_RULE_MISH},

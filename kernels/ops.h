@@ -130,14 +130,19 @@ typedef enum mp_act {
     MP_ACT_RELU6,
     MP_ACT_GELU, /* erf */
     MP_ACT_GELU_TANH,
+    /* x * sigmoid(1.702 * x): the product, the sigmoid and the outer product round
+     * (transformers' QuickGELUActivation) */
+    MP_ACT_QUICK_GELU,
     MP_ACT_TANH,
     MP_ACT_SIGMOID,
     MP_ACT_MISH,
 } mp_act;
 /* Names of diffusers' get_activation and transformers' ACT2FN ("silu", "swish", "relu", "relu6",
- * "gelu", "gelu_pytorch_tanh", "gelu_tanh", "tanh", "sigmoid", "mish"); false for another. */
+ * "gelu", "gelu_pytorch_tanh", "gelu_tanh", "quick_gelu", "tanh", "sigmoid", "mish"); false for
+ * another. */
 bool mp_act_parse(const char *name, mp_act *out);
-mp_tensor mp_activate(mp_ctx *c, mp_tensor x, mp_act act); /* rounds once */
+/* Rounds once, but for MP_ACT_QUICK_GELU. */
+mp_tensor mp_activate(mp_ctx *c, mp_tensor x, mp_act act);
 /* Reuses x's memory when x is an activation that nothing else will read: y = act(x), same bits. */
 mp_tensor mp_activate_(mp_ctx *c, mp_tensor x, mp_act act);
 mp_tensor mp_exp(mp_ctx *c, mp_tensor x);

@@ -4,6 +4,7 @@
 
 #include "kernels/core/memory.h"
 #include "pipelines/common/file.h"
+#include "pipelines/common/tokenizer_clip.h"
 #include "pipelines/common/tokenizer_config.h"
 #include "pipelines/common/tokenizer_json.h"
 
@@ -19,34 +20,72 @@ static mp_code pass_on(const mp_error *own, mp_error *err)
     return own->code ? mp_error_set(err, own->code, "%s", own->text) : MP_OK;
 }
 
-static mp_code read_model(const char *json, const char *model, mp_tokenizer *t, mp_error *err)
+/* The files that a folder may have; NULL after a failed allocation. */
+typedef struct tokenizer_paths {
+    char *json, *model, *vocab, *merges, *config;
+} tokenizer_paths;
+
+static bool join_paths(const char *dir, tokenizer_paths *p)
 {
-    if (!json || !model)
-        return mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", t->dir);
-    if (mp_file_exists(json))
-        return mp_tokenizer_json_read(json, &t->parts, err);
-    if (mp_file_exists(model))
-        return mp_sentencepiece_open(model, &t->parts.sentencepiece, err);
+    p->json = mp_file_join(dir, "tokenizer.json");
+    p->model = mp_file_join(dir, "tokenizer.model");
+    p->vocab = mp_file_join(dir, "vocab.json");
+    p->merges = mp_file_join(dir, "merges.txt");
+    p->config = mp_file_join(dir, "tokenizer_config.json");
+    return p->json && p->model && p->vocab && p->merges && p->config;
+}
+
+static void free_paths(tokenizer_paths *p)
+{
+    mp_free(p->json);
+    mp_free(p->model);
+    mp_free(p->vocab);
+    mp_free(p->merges);
+    mp_free(p->config);
+}
+
+/* vocab.json or merges.txt: both or an error that names the missing one. */
+static mp_code read_pair(const tokenizer_paths *p, json_t *config, mp_tokenizer *t, mp_error *err)
+{
+    const mp_clip_files files = {.vocab = p->vocab, .merges = p->merges, .config = p->config};
+    const bool merges = mp_file_exists(p->merges);
+
+    if (merges && mp_file_exists(p->vocab))
+        return mp_tokenizer_clip_read(&files, config, &t->parts, err);
     return mp_error_set(err, MP_EMISSING,
-                        "%s: has neither tokenizer.json nor tokenizer.model; check the path, or "
-                        "copy the whole folder of the tokenizer",
+                        "%s: has %s without %s; copy the whole folder of the tokenizer", t->dir,
+                        merges ? "merges.txt" : "vocab.json", merges ? "vocab.json" : "merges.txt");
+}
+
+static mp_code read_model(const tokenizer_paths *p, json_t *config, mp_tokenizer *t, mp_error *err)
+{
+    if (mp_file_exists(p->json))
+        return mp_tokenizer_json_read(p->json, &t->parts, err);
+    if (mp_file_exists(p->model))
+        return mp_sentencepiece_open(p->model, &t->parts.sentencepiece, err);
+    if (mp_file_exists(p->vocab) || mp_file_exists(p->merges))
+        return read_pair(p, config, t, err);
+    return mp_error_set(err, MP_EMISSING,
+                        "%s: has neither tokenizer.json nor tokenizer.model nor vocab.json and "
+                        "merges.txt; check the path, or copy the whole folder of the tokenizer",
                         t->dir);
 }
 
 static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)
 {
-    char *json = mp_file_join(dir, "tokenizer.json");
-    char *model = mp_file_join(dir, "tokenizer.model");
-    const mp_place at = {.path = json, .text = "added_tokens"};
+    tokenizer_paths paths = {0};
+    json_t *config = NULL;
 
     t->dir = mp_strdup(dir);
-    if (!t->dir)
+    if (!join_paths(dir, &paths) || !t->dir)
         mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", dir);
-    else if (!read_model(json, model, t, err) &&
-             !mp_tokenizer_config_apply(dir, &t->parts, &t->pad, err))
+    else if (!mp_tokenizer_config_load(dir, &config, err) && !read_model(&paths, config, t, err) &&
+             !mp_tokenizer_config_apply(dir, config, &t->parts, &t->pad, err)) {
+        const mp_place at = {.path = paths.json, .text = "added_tokens"};
         mp_added_build(&t->parts.added, &at, t->parts.normalizer, err);
-    mp_free(json);
-    mp_free(model);
+    }
+    json_decref(config);
+    free_paths(&paths);
     return err->code;
 }
 
@@ -240,6 +279,11 @@ mp_code mp_tokenizer_encode_padded(const mp_tokenizer *t, const char *text, int6
 int32_t mp_tokenizer_pad_id(const mp_tokenizer *t)
 {
     return t->pad;
+}
+
+int64_t mp_tokenizer_max_length(const mp_tokenizer *t)
+{
+    return t->parts.max_length;
 }
 
 int64_t mp_tokenizer_vocab_size(const mp_tokenizer *t)

@@ -1,5 +1,6 @@
-/* Text to token ids, from tokenizer.json (the `tokenizers` package's format) or tokenizer.model
- * (sentencepiece), with tokenizer_config.json and special_tokens_map.json beside them.
+/* Text to token ids, from tokenizer.json (the `tokenizers` package's format), tokenizer.model
+ * (sentencepiece) or vocab.json with merges.txt (CLIPTokenizer's), with tokenizer_config.json and
+ * special_tokens_map.json beside them.
  *
  * tokenizer.json is read as the data it is: model, normalizer, pre-tokenizer, post-processor and
  * added tokens are whatever the file says; a part that this code does not know is MP_EUNSUPPORTED
@@ -14,7 +15,8 @@
 
 typedef struct mp_tokenizer mp_tokenizer;
 
-/* dir/tokenizer.json if there is one, else dir/tokenizer.model, else MP_EMISSING. */
+/* dir/tokenizer.json if there is one, else dir/tokenizer.model, else dir/vocab.json and
+ * dir/merges.txt, else MP_EMISSING. */
 mp_code mp_tokenizer_open(const char *dir, mp_tokenizer **out, mp_error *err);
 void mp_tokenizer_close(mp_tokenizer *t); /* NULL is fine */
 
@@ -28,7 +30,8 @@ mp_code mp_tokenizer_encode(const mp_tokenizer *t, const char *text, size_t leng
 mp_code mp_tokenizer_encode_padded(const mp_tokenizer *t, const char *text, int64_t n, int32_t *ids,
                                    uint8_t *mask, int64_t *truncated, mp_error *err);
 
-int32_t mp_tokenizer_pad_id(const mp_tokenizer *t); /* -1: none */
+int32_t mp_tokenizer_pad_id(const mp_tokenizer *t);     /* -1: none */
+int64_t mp_tokenizer_max_length(const mp_tokenizer *t); /* model_max_length, INT64_MAX: none */
 int64_t mp_tokenizer_vocab_size(const mp_tokenizer *t);
 
 #endif

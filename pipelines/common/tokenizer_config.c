@@ -245,6 +245,12 @@ static mp_code set_ends(mp_tokenizer_parts *parts, const mp_place *root, const j
     int32_t bos = special_id(parts, config, "bos_token");
     int32_t eos = special_id(parts, config, "eos_token");
 
+    if (parts->ends_by_config) {
+        mp_ids_append(&parts->post.before, bos);
+        mp_ids_append(&parts->post.after, eos);
+        return parts->post.before.failed || parts->post.after.failed ? mp_place_no_memory(root, err)
+                                                                     : err->code;
+    }
     if (!parts->sentencepiece) /* tokenizer.json's post-processor alone decides */
         return err->code;
     bos = bos >= 0 ? bos : mp_sentencepiece_bos(parts->sentencepiece);
@@ -264,17 +270,34 @@ static mp_code set_pad_default(const mp_tokenizer_parts *parts, json_t *config, 
     return MP_OK;
 }
 
-static mp_code apply(const char *dir, const mp_place *root, json_t *config,
-                     mp_tokenizer_parts *parts, int32_t *pad, mp_error *err)
+/* A number; what stands for none is 10^30. */
+static mp_code set_max_length(const mp_place *root, const json_t *config, mp_tokenizer_parts *parts,
+                              mp_error *err)
+{
+    static const char key[] = "model_max_length";
+    const json_t *value = json_object_get(config, key);
+    const double n = json_number_value(value);
+
+    parts->max_length = INT64_MAX;
+    if (!value || json_is_null(value))
+        return MP_OK;
+    if (!json_is_number(value) || n < 1)
+        return mp_place_wrong(root, key, "a number of tokens, at least 1", value, err);
+    if (n < 0x1p53)
+        parts->max_length = (int64_t)n;
+    return MP_OK;
+}
+
+static mp_code apply(const mp_place *root, json_t *config, mp_tokenizer_parts *parts, int32_t *pad,
+                     mp_error *err)
 {
     const json_t *decoder = json_object_get(config, "added_tokens_decoder");
 
     if (decoder && !json_is_null(decoder))
         add_decoder(parts, root, config, err);
-    else
-        merge_map(dir, config, err);
     if (err->code || set_pad_default(parts, config, err) ||
-        add_specials(parts, root, config, err) || set_ends(parts, root, config, err))
+        add_specials(parts, root, config, err) || set_ends(parts, root, config, err) ||
+        set_max_length(root, config, parts, err))
         return err->code;
     *pad = special_id(parts, config, "pad_token");
     if (*pad < 0 && parts->sentencepiece)
@@ -282,19 +305,37 @@ static mp_code apply(const char *dir, const mp_place *root, json_t *config,
     return MP_OK;
 }
 
-mp_code mp_tokenizer_config_apply(const char *dir, mp_tokenizer_parts *parts, int32_t *pad,
-                                  mp_error *err)
+mp_code mp_tokenizer_config_load(const char *dir, json_t **out, mp_error *err)
+{
+    char *path = mp_file_join(dir, "tokenizer_config.json");
+    json_t *config = NULL;
+
+    *out = NULL;
+    if (!path)
+        return mp_error_set(err, MP_ENOMEM, "%s: no memory to read it", dir);
+    if (!load(path, &config, err)) {
+        const json_t *decoder = json_object_get(config, "added_tokens_decoder");
+        if (!decoder || json_is_null(decoder))
+            merge_map(dir, config, err);
+    }
+    mp_free(path);
+    if (err->code)
+        json_decref(config);
+    else
+        *out = config;
+    return err->code;
+}
+
+mp_code mp_tokenizer_config_apply(const char *dir, json_t *config, mp_tokenizer_parts *parts,
+                                  int32_t *pad, mp_error *err)
 {
     char *path = mp_file_join(dir, "tokenizer_config.json");
     const mp_place root = {.path = path};
-    json_t *config = NULL;
 
     *pad = -1;
     if (!path)
         return mp_error_set(err, MP_ENOMEM, "%s: no memory to read it", dir);
-    if (!load(path, &config, err))
-        apply(dir, &root, config, parts, pad, err);
-    json_decref(config);
+    apply(&root, config, parts, pad, err);
     mp_free(path);
     return err->code;
 }

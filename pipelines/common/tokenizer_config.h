@@ -5,10 +5,14 @@
 
 #include "pipelines/common/tokenizer_json.h"
 
+/* tokenizer_config.json, with special_tokens_map.json laid over it where it has no
+ * added_tokens_decoder.  Missing files are fine: an empty object.  *out is released by
+ * json_decref. */
+mp_code mp_tokenizer_config_load(const char *dir, json_t **out, mp_error *err);
 /* Adds the special tokens to parts->added.  For tokenizer.model, sets parts->post by add_bos_token
  * and add_eos_token; beside tokenizer.json these are ignored, as transformers does.  *pad: the
- * padding token's id, or -1.  Missing files are fine. */
-mp_code mp_tokenizer_config_apply(const char *dir, mp_tokenizer_parts *parts, int32_t *pad,
-                                  mp_error *err);
+ * padding token's id, or -1. */
+mp_code mp_tokenizer_config_apply(const char *dir, json_t *config, mp_tokenizer_parts *parts,
+                                  int32_t *pad, mp_error *err);
 
 #endif

@@ -19,10 +19,15 @@ typedef struct mp_tokenizer_parts {
     mp_pretokenizer *pretokenizer;
     mp_post post;
     mp_added added;
+    bool ends_by_config; /* bos_token and eos_token of the config stand at the ends of a text */
+    int64_t max_length;  /* model_max_length of the config; INT64_MAX: none */
     char *pad; /* of "padding", or NULL; "truncation" and the rest of it are the caller's to say */
 } mp_tokenizer_parts;
 
 mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_error *err);
+/* The same of an object at hand; path names it in messages.  *out is empty after an error. */
+mp_code mp_tokenizer_json_parse(const char *path, const json_t *file, mp_tokenizer_parts *out,
+                                mp_error *err);
 void mp_tokenizer_parts_free(mp_tokenizer_parts *p);
 
 /* The id that the model itself has for a token, -1: none. */

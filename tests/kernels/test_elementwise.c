@@ -62,6 +62,7 @@ static void check_prefixes(mp_ctx *c, mp_tensor (*op)(mp_ctx *, mp_tensor, const
  * operation adds half an ulp on either side.  abs covers cancellation:
  *   gelu       torch's erf is off by up to 3.6e-7, times x / 2 where 1 + erf vanishes (|x| < 5)
  *   gelu_tanh  2 ulp of 1 (2.4e-7) in 1 + tanh, times x / 2 for |x| < 6
+ *   quick_gelu  torch flushes the denormals of sigmoid to 0; times |x| < 61
  *   mish       torch flushes the denormals of exp to 0; times |x| < 104
  * A half then differs where a bound straddles a tie: by one ulp, for about 4 / 2^13 of fp16. */
 static const struct bound {
@@ -73,6 +74,7 @@ static const struct bound {
     {"relu6", {"exact", .ulps = 0}},
     {"gelu", {"torch's erf", .ulps = 3, .abs = 9e-7}},
     {"gelu_tanh", {"tanh and a cancellation", .ulps = 3, .abs = 7.2e-7}},
+    {"quick_gelu", {"sigmoid and *", .ulps = 5, .abs = 1.2e-36}},
     {"tanh", {"tanh on either side", .ulps = 3}},
     {"sigmoid", {"exp, + and /", .ulps = 4}},
     {"mish", {"exp, log1p, tanh and *", .ulps = 6, .abs = 1.2e-36}},
@@ -281,6 +283,11 @@ static mp_tensor gelu_tanh(mp_ctx *c, mp_tensor x)
     return mp_activate(c, x, MP_ACT_GELU_TANH);
 }
 
+static mp_tensor quick_gelu(mp_ctx *c, mp_tensor x)
+{
+    return mp_activate(c, x, MP_ACT_QUICK_GELU);
+}
+
 static mp_tensor mish(mp_ctx *c, mp_tensor x)
 {
     return mp_activate(c, x, MP_ACT_MISH);
@@ -382,6 +389,7 @@ static void test_elementwise__instruction_sets_and_thread_counts_give_the_same_b
         {"silu", silu},
         {"gelu", gelu},
         {"gelu_tanh", gelu_tanh},
+        {"quick_gelu", quick_gelu},
         {"mish", mish},
         {"sigmoid", sigmoid},
         {"exp", mp_exp},
@@ -491,11 +499,17 @@ static void test_elementwise__names_of_activations_parse(void **state)
     static const struct {
         const char *name;
         mp_act act;
-    } names[] = {{"silu", MP_ACT_SILU},           {"swish", MP_ACT_SILU},
-                 {"relu", MP_ACT_RELU},           {"relu6", MP_ACT_RELU6},
-                 {"gelu", MP_ACT_GELU},           {"gelu_pytorch_tanh", MP_ACT_GELU_TANH},
-                 {"gelu_tanh", MP_ACT_GELU_TANH}, {"tanh", MP_ACT_TANH},
-                 {"sigmoid", MP_ACT_SIGMOID},     {"mish", MP_ACT_MISH}};
+    } names[] = {{"silu", MP_ACT_SILU},
+                 {"swish", MP_ACT_SILU},
+                 {"relu", MP_ACT_RELU},
+                 {"relu6", MP_ACT_RELU6},
+                 {"gelu", MP_ACT_GELU},
+                 {"gelu_pytorch_tanh", MP_ACT_GELU_TANH},
+                 {"gelu_tanh", MP_ACT_GELU_TANH},
+                 {"tanh", MP_ACT_TANH},
+                 {"sigmoid", MP_ACT_SIGMOID},
+                 {"mish", MP_ACT_MISH},
+                 {"quick_gelu", MP_ACT_QUICK_GELU}};
     mp_act act = MP_ACT_NONE;
 
     (void)state;
@@ -505,7 +519,7 @@ static void test_elementwise__names_of_activations_parse(void **state)
     }
     assert_false(mp_act_parse("identity", &act));
     assert_false(mp_act_parse("gelu_new", &act));
-    assert_int_equal(act, MP_ACT_MISH);
+    assert_int_equal(act, MP_ACT_QUICK_GELU);
 }
 
 int main(void)
