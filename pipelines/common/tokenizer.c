@@ -6,6 +6,7 @@
 #include "pipelines/common/file.h"
 #include "pipelines/common/tokenizer_config.h"
 #include "pipelines/common/tokenizer_json.h"
+#include "pipelines/common/tokenizer_t5.h"
 
 struct mp_tokenizer {
     char *dir;
@@ -19,17 +20,38 @@ static mp_code pass_on(const mp_error *own, mp_error *err)
     return own->code ? mp_error_set(err, own->code, "%s", own->text) : MP_OK;
 }
 
-static mp_code read_model(const char *json, const char *model, mp_tokenizer *t, mp_error *err)
+/* spiece.model is the name of other classes' files, too: they make other tokenizers of it. */
+static mp_code read_spiece(const char *path, const mp_tokenizer_class *class, mp_tokenizer *t,
+                           mp_error *err)
 {
-    if (!json || !model)
+    if (class->named && !class->t5)
+        return mp_error_set(
+            err, MP_EUNSUPPORTED,
+            "%s: only T5Tokenizer's is supported, and tokenizer_config.json's "
+            "\"tokenizer_class\" is another; a tokenizer.json is read for every class",
+            path);
+    return mp_tokenizer_t5_spiece(path, class->extra_ids, &t->parts, err);
+}
+
+static mp_code read_model(const char *json, const char *model, const char *spiece, mp_tokenizer *t,
+                          mp_error *err)
+{
+    mp_tokenizer_class class;
+
+    if (!json || !model || !spiece)
         return mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", t->dir);
+    if (mp_tokenizer_config_class(t->dir, &class, err))
+        return err->code;
     if (mp_file_exists(json))
-        return mp_tokenizer_json_read(json, &t->parts, err);
+        return class.t5 ? mp_tokenizer_t5_json(json, &t->parts, err)
+                        : mp_tokenizer_json_read(json, &t->parts, err);
+    if (mp_file_exists(spiece))
+        return read_spiece(spiece, &class, t, err);
     if (mp_file_exists(model))
         return mp_sentencepiece_open(model, &t->parts.sentencepiece, err);
     return mp_error_set(err, MP_EMISSING,
-                        "%s: has neither tokenizer.json nor tokenizer.model; check the path, or "
-                        "copy the whole folder of the tokenizer",
+                        "%s: has neither tokenizer.json nor tokenizer.model nor spiece.model; "
+                        "check the path, or copy the whole folder of the tokenizer",
                         t->dir);
 }
 
@@ -37,16 +59,18 @@ static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)
 {
     char *json = mp_file_join(dir, "tokenizer.json");
     char *model = mp_file_join(dir, "tokenizer.model");
+    char *spiece = mp_file_join(dir, "spiece.model");
     const mp_place at = {.path = json, .text = "added_tokens"};
 
     t->dir = mp_strdup(dir);
     if (!t->dir)
         mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", dir);
-    else if (!read_model(json, model, t, err) &&
+    else if (!read_model(json, model, spiece, t, err) &&
              !mp_tokenizer_config_apply(dir, &t->parts, &t->pad, err))
         mp_added_build(&t->parts.added, &at, t->parts.normalizer, err);
     mp_free(json);
     mp_free(model);
+    mp_free(spiece);
     return err->code;
 }
 

@@ -282,6 +282,33 @@ static mp_code apply(const char *dir, const mp_place *root, json_t *config,
     return MP_OK;
 }
 
+mp_code mp_tokenizer_config_class(const char *dir, mp_tokenizer_class *out, mp_error *err)
+{
+    enum { EXTRA_IDS = 100, MOST = 1 << 16 };
+    char *path = mp_file_join(dir, "tokenizer_config.json");
+    json_t *config = NULL;
+
+    *out = (mp_tokenizer_class){.extra_ids = EXTRA_IDS};
+    if (!path)
+        return mp_error_set(err, MP_ENOMEM, "%s: no memory to read it", dir);
+    if (!load(path, &config, err)) {
+        const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+        const json_t *extra = json_object_get(config, "extra_ids");
+        const double count = json_is_null(extra) || !extra ? EXTRA_IDS : json_number_value(extra);
+        out->named = class != NULL;
+        out->t5 = class && (!strcmp(class, "T5Tokenizer") || !strcmp(class, "T5TokenizerFast"));
+        if (count >= 0 && count <= MOST && count == (int)count)
+            out->extra_ids = (int)count;
+        else if (out->t5)
+            mp_error_set(err, MP_EFORMAT,
+                         "%s: \"extra_ids\": expected an integer in 0..%d, found another", path,
+                         MOST);
+    }
+    json_decref(config);
+    mp_free(path);
+    return err->code;
+}
+
 mp_code mp_tokenizer_config_apply(const char *dir, mp_tokenizer_parts *parts, int32_t *pad,
                                   mp_error *err)
 {

@@ -111,6 +111,15 @@ static mp_code read_file(const mp_place *root, const json_t *file, mp_tokenizer_
     return read_padding(root, file, out, err);
 }
 
+mp_code mp_tokenizer_json_parse(const mp_place *root, const json_t *file, mp_tokenizer_parts *out,
+                                mp_error *err)
+{
+    *out = (mp_tokenizer_parts){0};
+    if (read_file(root, file, out, err))
+        mp_tokenizer_parts_free(out);
+    return err->code;
+}
+
 mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_error *err)
 {
     const mp_place root = {.path = path};
@@ -119,8 +128,7 @@ mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_err
     *out = (mp_tokenizer_parts){0};
     if (mp_json_load(path, &file, err))
         return err->code;
-    if (read_file(&root, file, out, err))
-        mp_tokenizer_parts_free(out);
+    mp_tokenizer_json_parse(&root, file, out, err);
     json_decref(file);
     return err->code;
 }

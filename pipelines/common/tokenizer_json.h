@@ -23,6 +23,9 @@ typedef struct mp_tokenizer_parts {
 } mp_tokenizer_parts;
 
 mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_error *err);
+/* The same of a file that is in memory; *out is empty after a failure. */
+mp_code mp_tokenizer_json_parse(const mp_place *root, const json_t *file, mp_tokenizer_parts *out,
+                                mp_error *err);
 void mp_tokenizer_parts_free(mp_tokenizer_parts *p);
 
 /* The id that the model itself has for a token, -1: none. */
