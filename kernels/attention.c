@@ -25,19 +25,19 @@ static void check_dtypes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v,
 
 /* SDPA adds a mask in fp32 to its fp32 scores; beside eager's rounded scores such a mask would make
  * them fp32, which no model does. */
-static void check_mask_dtype(mp_ctx *c, mp_tensor q, const mp_attn_opts *o)
+static void check_mask_dtype(mp_ctx *c, mp_tensor q, mp_tensor mask, mp_attn_rounding rounding)
 {
-    if (!mp_given(o->mask) || o->mask.dtype == q.dtype)
+    if (!mp_given(mask) || mask.dtype == q.dtype)
         return;
-    if (o->rounding == MP_ATTN_EAGER)
+    if (rounding == MP_ATTN_EAGER)
         mp_fail(c, MP_EDTYPE, NULL,
                 "eager attention adds a mask of the dtype of its scores, but got %s and %s",
-                mp_dtype_c10(q.dtype), mp_dtype_c10(o->mask.dtype));
-    else if (o->mask.dtype != MP_F32)
+                mp_dtype_c10(q.dtype), mp_dtype_c10(mask.dtype));
+    else if (mask.dtype != MP_F32)
         mp_fail(c, MP_EDTYPE, NULL,
                 "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
                 "attn_mask.dtype: %s and  query.dtype: %s instead.",
-                mp_dtype_c10(o->mask.dtype), mp_dtype_c10(q.dtype));
+                mp_dtype_c10(mask.dtype), mp_dtype_c10(q.dtype));
 }
 
 static bool fits(mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
@@ -51,7 +51,7 @@ static bool fits(mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
 
 static void check_shapes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o)
 {
-    const mp_tensor m = o->mask;
+    const mp_tensor m = o->mask, bias = o->bias;
     char qs[96], ks[96], vs[96];
 
     mp_shape_text(k, ks, sizeof ks);
@@ -63,6 +63,10 @@ static void check_shapes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
     else if (mp_given(m) && (m.rank != 2 || m.dim[0] != k.dim[0] || m.dim[1] != k.dim[1]))
         mp_fail(c, MP_ESHAPE, NULL, "attention: mask %s does not fit k %s",
                 mp_shape_text(m, qs, sizeof qs), ks);
+    else if (mp_given(bias) &&
+             (bias.rank != 2 || bias.dim[0] != o->heads || bias.dim[1] != q.dim[1] + k.dim[1] - 1))
+        mp_fail(c, MP_ESHAPE, NULL, "attention: bias %s does not fit %d heads, q %s and k %s",
+                mp_shape_text(bias, vs, sizeof vs), o->heads, mp_shape_text(q, qs, sizeof qs), ks);
 }
 
 mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
@@ -72,7 +76,8 @@ mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_a
     const mp_op op = mp_op_begin(c, "attn_softmax", NULL);
     o.kv_heads = o.kv_heads ? o.kv_heads : o.heads;
     check_dtypes(c, q, k, v, o.rounding);
-    check_mask_dtype(c, q, &o);
+    check_mask_dtype(c, q, o.mask, o.rounding);
+    check_mask_dtype(c, q, o.bias, o.rounding);
     check_shapes(c, q, k, v, &o);
     if (mp_failed(c))
         return MP_NONE;

@@ -154,6 +154,15 @@ mp_tensor mp_clip(mp_ctx *c, mp_tensor x, float lo, float hi)
     return with_scalar(c, "clip", MP_RULE_CLAMP, MP_SCALAR_CLIP, x, lo, hi);
 }
 
+mp_tensor mp_clip_infinite(mp_ctx *c, mp_tensor x)
+{
+    const float most = (float)mp_dtype_max(MP_F16) - 1000.0f;
+
+    if (mp_failed(c) || x.dtype != MP_F16 || !mp_measure(c, x).inf)
+        return mp_failed(c) ? MP_NONE : x;
+    return mp_clip(c, x, -most, most);
+}
+
 mp_tensor mp_exp(mp_ctx *c, mp_tensor x)
 {
     return with_scalar(c, "exp", MP_RULE_EXP, MP_SCALAR_EXP, x, 0.0f, 0.0f);
@@ -183,6 +192,7 @@ static const struct activation {
     [MP_ACT_TANH] = {"tanh", MP_RULE_TANH},
     [MP_ACT_SIGMOID] = {"sigmoid", MP_RULE_SIGMOID},
     [MP_ACT_MISH] = {"mish", MP_RULE_MISH},
+    [MP_ACT_GELU_NEW] = {"gelu_new", MP_RULE_TANH},
 };
 
 bool mp_act_parse(const char *name, mp_act *out)

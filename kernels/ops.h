@@ -34,11 +34,13 @@ mp_tensor mp_matmul(mp_ctx *c, mp_tensor a, mp_tensor b);
 /* ---- attention (kernels/attention.c) --------------------------------------------------------- */
 
 typedef enum mp_attn_rounding {
-    /* torch's CPU flash kernel behind scaled_dot_product_attention: scores and softmax in fp32, the
-     * unnormalised exp rounded to the dtype before it meets V, divided by the fp32 sum after. */
+    /* torch's CPU flash kernel behind scaled_dot_product_attention: scores (q k^T * scale + bias +
+     * mask) and softmax in fp32, the unnormalised exp rounded to the dtype before it meets V,
+     * divided by the fp32 sum after. */
     MP_ATTN_SDPA,
     /* transformers' eager_attention_forward: q k^T rounds; * scale rounds; with a softcap: /
-     * rounds, tanh rounds, * rounds; + mask rounds; softmax in fp32 rounds; p v rounds. */
+     * rounds, tanh rounds, * rounds; + bias rounds; + mask rounds; softmax in fp32 rounds; p v
+     * rounds. */
     MP_ATTN_EAGER,
 } mp_attn_rounding;
 
@@ -53,6 +55,10 @@ typedef struct mp_attn_opts {
     /* MP_NONE, or additive [B, S_k], the same for each head and query; of q's dtype, with SDPA
      * also fp32 */
     mp_tensor mask;
+    /* MP_NONE, or additive by distance (T5's relative positions) [heads, S_q + S_k - 1], of a dtype
+     * that mask may have: key j of query i gets bias[head][j - i + S_q - 1], in every batch entry
+     */
+    mp_tensor bias;
     mp_attn_rounding rounding;
 } mp_attn_opts;
 /* q [B, S_q, heads*d], k and v [B, S_k, kv_heads*d] -> [B, S_q, heads*d].  Streams over blocks of
@@ -122,6 +128,9 @@ mp_tensor mp_add_scalar(mp_ctx *c, mp_tensor x, float s);
 mp_tensor mp_mul_scalar(mp_ctx *c, mp_tensor x, float s);
 mp_tensor mp_div_scalar(mp_ctx *c, mp_tensor x, float s);
 mp_tensor mp_clip(mp_ctx *c, mp_tensor x, float lo, float hi);
+/* T5Block's guard: an fp16 x with an infinity anywhere is clipped to +-(65504 - 1000), which rounds
+ * to 64512; any other x comes back as it is.  A NaN stays. */
+mp_tensor mp_clip_infinite(mp_ctx *c, mp_tensor x);
 
 typedef enum mp_act {
     MP_ACT_NONE,
@@ -136,12 +145,16 @@ typedef enum mp_act {
     MP_ACT_TANH,
     MP_ACT_SIGMOID,
     MP_ACT_MISH,
+    /* transformers' NewGELUActivation, written out in torch's ops: 0.5 * x * (1 + tanh(sqrt(2/pi) *
+     * (x + 0.044715 * x**3))).  x**3 rounds (in bf16 x*x does, too), 0.044715 * rounds, x + rounds,
+     * sqrt(2/pi) * rounds, tanh rounds, 1 + rounds, 0.5 * x rounds, the product rounds. */
+    MP_ACT_GELU_NEW,
 } mp_act;
 /* Names of diffusers' get_activation and transformers' ACT2FN ("silu", "swish", "relu", "relu6",
- * "gelu", "gelu_pytorch_tanh", "gelu_tanh", "quick_gelu", "tanh", "sigmoid", "mish"); false for
- * another. */
+ * "gelu", "gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "quick_gelu", "tanh", "sigmoid", "mish");
+ * false for another. */
 bool mp_act_parse(const char *name, mp_act *out);
-/* Rounds once, but for MP_ACT_QUICK_GELU. */
+/* Rounds once, but for MP_ACT_QUICK_GELU and MP_ACT_GELU_NEW. */
 mp_tensor mp_activate(mp_ctx *c, mp_tensor x, mp_act act);
 /* Reuses x's memory when x is an activation that nothing else will read: y = act(x), same bits. */
 mp_tensor mp_activate_(mp_ctx *c, mp_tensor x, mp_act act);

@@ -53,6 +53,7 @@ static void score_block(const float *q, const float *k, int64_t m, int64_t n, in
 typedef struct flash_state {
     float *q, *k, *v, *s, *out; /* [block, d], [KV, d], [KV, d], [block, KV], [block, d] */
     float *top, *sum, *mask;    /* [block], [block], [KV] */
+    float *bias;                /* [block + KV], if there is one */
 } flash_state;
 
 static flash_state flash_scratch(const softmax_args *p, float *at)
@@ -67,21 +68,36 @@ static flash_state flash_scratch(const softmax_args *p, float *at)
     f.top = f.out + p->block * p->d;
     f.sum = f.top + p->block;
     f.mask = f.sum + p->block;
+    f.bias = f.mask + ATTN_KV;
     return f;
 }
 
 static size_t flash_floats(const softmax_args *p)
 {
     return (size_t)(2 * p->block * p->d + 2 * ATTN_KV * p->d + p->block * ATTN_KV + 2 * p->block +
-                    ATTN_KV);
+                    ATTN_KV + (mp_given(p->o->bias) ? p->block + ATTN_KV : 0));
 }
 
-/* Scaled and masked scores of one query against a block of keys, fp32. */
-static void flash_scores(const softmax_args *p, const flash_state *f, float *s, int64_t query,
-                         int64_t k0, int64_t n)
+/* What distances add to the scores of m queries from q0 on and n keys from k0 on: m + n - 1 values
+ * at `to`, of which the i-th query takes n from m - 1 - i on. */
+static void load_bias(const softmax_args *p, int64_t head, int64_t q0, int64_t m, int64_t k0,
+                      int64_t n, float *to)
+{
+    const mp_tensor t = p->o->bias;
+    const int64_t at = head * t.dim[1] + k0 - (q0 + m - 1) + p->sq - 1;
+
+    vec_widen(t.store, (const char *)t.data + (size_t)at * mp_dtype_size(t.store), to, m + n - 1);
+}
+
+/* Scaled, biased and masked scores of one query against a block of keys, fp32. */
+static void flash_scores(const softmax_args *p, const flash_state *f, float *s, int64_t bias_at,
+                         int64_t query, int64_t k0, int64_t n)
 {
     for (int64_t j = 0; j < n; j++)
         s[j] = s[j] * p->scale;
+    if (mp_given(p->o->bias))
+        for (int64_t j = 0; j < n; j++)
+            s[j] = s[j] + f->bias[bias_at + j];
     if (mp_given(p->o->mask))
         for (int64_t j = 0; j < n; j++)
             s[j] = s[j] + f->mask[j];
@@ -122,9 +138,11 @@ static void flash_block(const softmax_args *p, const flash_state *f, int64_t b, 
                   (const char *)p->o->mask.data +
                       (size_t)(b * p->sk + k0) * mp_dtype_size(p->o->mask.store),
                   f->mask, n);
+    if (mp_given(p->o->bias))
+        load_bias(p, head, q0, m, k0, n, f->bias);
     score_block(f->q, f->k, m, n, p->d, f->s, ATTN_KV);
     for (int64_t i = 0; i < m; i++) {
-        flash_scores(p, f, f->s + i * ATTN_KV, q0 + i, k0, n);
+        flash_scores(p, f, f->s + i * ATTN_KV, m - 1 - i, q0 + i, k0, n);
         flash_row(p, f, i, n);
     }
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)p->d, (int)n, 1.0f, f->s,
@@ -155,7 +173,8 @@ static void flash_task(void *arg, int64_t task, int worker)
 }
 
 /* transformers' eager form: whole rows of scores, rounded after each step. */
-static void eager_row(const softmax_args *p, float *s, const float *mask, int64_t query)
+static void eager_row(const softmax_args *p, float *s, const float *bias, const float *mask,
+                      int64_t query)
 {
     const mp_e4m3_overflow mode = p->c->e4m3;
     const mp_dtype d = p->q.dtype;
@@ -176,6 +195,11 @@ static void eager_row(const softmax_args *p, float *s, const float *mask, int64_
             s[j] = s[j] * cap;
         vec_round(d, mode, s, p->sk);
     }
+    if (bias) {
+        for (int64_t j = 0; j < p->sk; j++)
+            s[j] = s[j] + bias[j];
+        vec_round(d, mode, s, p->sk);
+    }
     if (mask || p->o->causal) {
         for (int64_t j = 0; j < p->sk; j++)
             s[j] = s[j] + (attends(p, query, j) ? (mask ? mask[j] : 0.0f) : p->lowest);
@@ -190,11 +214,12 @@ static void eager_row(const softmax_args *p, float *s, const float *mask, int64_
     vec_round(d, mode, s, p->sk);
 }
 
-/* Scratch: q and out [block, d], a block of keys or values [KV, d], scores [block, sk], mask [sk].
- */
+/* Scratch: q and out [block, d], a block of keys or values [KV, d], scores [block, sk], mask [sk],
+ * bias [block + sk]. */
 static size_t eager_floats(const softmax_args *p)
 {
-    return (size_t)(2 * p->block * p->d + ATTN_KV * p->d + p->block * p->sk + p->sk);
+    return (size_t)(2 * p->block * p->d + ATTN_KV * p->d + p->block * p->sk + p->sk +
+                    (mp_given(p->o->bias) ? p->block + p->sk : 0));
 }
 
 static void eager_task(void *arg, int64_t task, int worker)
@@ -204,7 +229,7 @@ static void eager_task(void *arg, int64_t task, int worker)
     const int64_t head = task / p->blocks % p->heads, b = task / (p->blocks * p->heads);
     const int64_t kv = head / (p->heads / p->kv_heads), d = p->d;
     float *q = mp_scratch(p->c, worker), *out = q + p->block * d, *block = out + p->block * d;
-    float *s = block + ATTN_KV * d, *row = s + p->block * p->sk;
+    float *s = block + ATTN_KV * d, *row = s + p->block * p->sk, *bias = row + p->sk;
     const float *mask = mp_given(p->o->mask) ? vec_read(p->o->mask, b * p->sk, p->sk, row) : NULL;
 
     load_head(p->q, b * p->sq + q0, m, p->heads, head, d, q);
@@ -213,8 +238,11 @@ static void eager_task(void *arg, int64_t task, int worker)
         load_head(p->k, b * p->sk + k0, n, p->kv_heads, kv, d, block);
         score_block(q, block, m, n, d, s + k0, p->sk);
     }
+    const bool biased = mp_given(p->o->bias) && p->sk;
+    if (biased)
+        load_bias(p, head, q0, m, 0, p->sk, bias);
     for (int64_t i = 0; i < m; i++)
-        eager_row(p, s + i * p->sk, mask, q0 + i);
+        eager_row(p, s + i * p->sk, biased ? bias + (m - 1 - i) : NULL, mask, q0 + i);
     memset(out, 0, (size_t)(m * d) * sizeof *out);
     for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV) {
         const int64_t n = vec_min(ATTN_KV, p->sk - k0);
@@ -259,7 +287,7 @@ static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_
         float *row = to + i * ld;
         vec_widen(h->t.store, (const char *)h->t.data + (size_t)at * size, row, d);
         if (relu)
-            act_run(MP_ACT_RELU, row, row, d);
+            act_run(MP_ACT_RELU, h->t.dtype, MP_E4M3_SATURATE, row, row, d);
     }
 }
 

@@ -1,7 +1,63 @@
 /* Elementwise kernels: widen a chunk, compute in fp32, round where the torch op would.  Included by
  * kernels/cpu/isa.c only. */
 
-static inline void act_run(mp_act act, const float *x, float *y, int64_t n)
+/* At most VEC_CHUNK values; y may be x.  torch's x**3 of fp16 rounds once, of bf16 after each
+ * product. */
+static inline void gelu_new_run(mp_dtype d, mp_e4m3_overflow mode, const float *x, float *y,
+                                int64_t n)
+{
+    float t[VEC_CHUNK], half[VEC_CHUNK];
+
+    for (int64_t i = 0; i < n; i++)
+        t[i] = x[i] * x[i];
+    if (d == MP_BF16)
+        vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = t[i] * x[i];
+    vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = t[i] * 0.044715f;
+    vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = x[i] + t[i];
+    vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = t[i] * 0.79788456080286535f;
+    vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = vec_tanh(t[i]);
+    vec_round(d, mode, t, n);
+    for (int64_t i = 0; i < n; i++) {
+        t[i] = 1.0f + t[i];
+        half[i] = 0.5f * x[i];
+    }
+    vec_round(d, mode, t, n);
+    vec_round(d, mode, half, n);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = half[i] * t[i];
+}
+
+/* x * sigmoid(1.702 * x) of at most VEC_CHUNK values; what is inside rounds to the dtype twice. The
+ * number stays fp32, as torch keeps it for a Python one.  y may be x. */
+static inline void quick_gelu_run(mp_dtype dtype, mp_e4m3_overflow mode, const float *x, float *y,
+                                  int64_t n)
+{
+    float t[VEC_CHUNK];
+
+    for (int64_t i = 0; i < n; i++)
+        t[i] = 1.702f * x[i];
+    vec_round(dtype, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        t[i] = vec_sigmoid(t[i]);
+    vec_round(dtype, mode, t, n);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * t[i];
+}
+
+/* At most VEC_CHUNK values, in place or not; the caller rounds y.  d: the dtype that x had and y
+ * will have, for what rounds on the way. */
+static inline void act_run(mp_act act, mp_dtype d, mp_e4m3_overflow mode, const float *x, float *y,
+                           int64_t n)
 {
     switch (act) {
     case MP_ACT_NONE:
@@ -29,7 +85,8 @@ static inline void act_run(mp_act act, const float *x, float *y, int64_t n)
             y[i] = 0.5f * x[i] * (1.0f + vec_tanh(u));
         }
         return;
-    case MP_ACT_QUICK_GELU: /* act_chunk's: it rounds inside */
+    case MP_ACT_QUICK_GELU:
+        quick_gelu_run(d, mode, x, y, n);
         return;
     case MP_ACT_TANH:
         for (int64_t i = 0; i < n; i++)
@@ -43,34 +100,10 @@ static inline void act_run(mp_act act, const float *x, float *y, int64_t n)
         for (int64_t i = 0; i < n; i++)
             y[i] = x[i] * vec_tanh(log1pf(vec_exp(x[i])));
         return;
+    case MP_ACT_GELU_NEW:
+        gelu_new_run(d, mode, x, y, n);
+        return;
     }
-}
-
-/* x * sigmoid(1.702 * x) of at most VEC_CHUNK values; what is inside rounds to the dtype twice. The
- * number stays fp32, as torch keeps it for a Python one.  y may be x. */
-static inline void quick_gelu_run(mp_dtype dtype, mp_e4m3_overflow mode, const float *x, float *y,
-                                  int64_t n)
-{
-    float t[VEC_CHUNK];
-
-    for (int64_t i = 0; i < n; i++)
-        t[i] = 1.702f * x[i];
-    vec_round(dtype, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = vec_sigmoid(t[i]);
-    vec_round(dtype, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] * t[i];
-}
-
-/* At most VEC_CHUNK values, in place or not; the caller rounds y to the dtype. */
-static inline void act_chunk(mp_act act, mp_dtype dtype, mp_e4m3_overflow mode, const float *x,
-                             float *y, int64_t n)
-{
-    if (act == MP_ACT_QUICK_GELU)
-        quick_gelu_run(dtype, mode, x, y, n);
-    else
-        act_run(act, x, y, n);
 }
 
 typedef struct flat_args {
@@ -91,7 +124,7 @@ static void activate_task(void *arg, int64_t task, int worker)
     for (int64_t i = task * VEC_TASK; i < end; i += VEC_CHUNK) {
         const int64_t n = vec_min(VEC_CHUNK, end - i);
         float *y = vec_slot(f->y, i, out);
-        act_chunk((mp_act)f->op, f->x.dtype, f->c->e4m3, vec_read(f->x, i, n, in), y, n);
+        act_run((mp_act)f->op, f->x.dtype, f->c->e4m3, vec_read(f->x, i, n, in), y, n);
         vec_commit(f->c->e4m3, f->y, i, y, n);
     }
 }
@@ -311,7 +344,7 @@ static void gate_task(void *arg, int64_t task, int worker)
         for (int64_t i = 0; i < p->n; i += VEC_CHUNK) {
             const int64_t n = vec_min(VEC_CHUNK, p->n - i);
             const int64_t at = r * p->stride + i, y_at = r * p->n + i;
-            act_chunk(p->act, p->g.dtype, mode, vec_read(p->g, p->g_at + at, n, g_chunk), a, n);
+            act_run(p->act, p->g.dtype, mode, vec_read(p->g, p->g_at + at, n, g_chunk), a, n);
             vec_round(p->g.dtype, mode, a, n);
             const float *u = vec_read(p->u, p->u_at + at, n, u_chunk);
             float *y = vec_slot(p->y, y_at, out);

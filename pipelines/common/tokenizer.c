@@ -7,6 +7,7 @@
 #include "pipelines/common/tokenizer_clip.h"
 #include "pipelines/common/tokenizer_config.h"
 #include "pipelines/common/tokenizer_json.h"
+#include "pipelines/common/tokenizer_t5.h"
 
 struct mp_tokenizer {
     char *dir;
@@ -22,22 +23,24 @@ static mp_code pass_on(const mp_error *own, mp_error *err)
 
 /* The files that a folder may have; NULL after a failed allocation. */
 typedef struct tokenizer_paths {
-    char *json, *model, *vocab, *merges, *config;
+    char *json, *spiece, *model, *vocab, *merges, *config;
 } tokenizer_paths;
 
 static bool join_paths(const char *dir, tokenizer_paths *p)
 {
     p->json = mp_file_join(dir, "tokenizer.json");
+    p->spiece = mp_file_join(dir, "spiece.model");
     p->model = mp_file_join(dir, "tokenizer.model");
     p->vocab = mp_file_join(dir, "vocab.json");
     p->merges = mp_file_join(dir, "merges.txt");
     p->config = mp_file_join(dir, "tokenizer_config.json");
-    return p->json && p->model && p->vocab && p->merges && p->config;
+    return p->json && p->spiece && p->model && p->vocab && p->merges && p->config;
 }
 
 static void free_paths(tokenizer_paths *p)
 {
     mp_free(p->json);
+    mp_free(p->spiece);
     mp_free(p->model);
     mp_free(p->vocab);
     mp_free(p->merges);
@@ -57,18 +60,40 @@ static mp_code read_pair(const tokenizer_paths *p, json_t *config, mp_tokenizer 
                         merges ? "merges.txt" : "vocab.json", merges ? "vocab.json" : "merges.txt");
 }
 
+/* spiece.model is the name of other classes' files, too: they make other tokenizers of it. */
+static mp_code read_spiece(const char *path, const mp_tokenizer_class *class, mp_tokenizer *t,
+                           mp_error *err)
+{
+    if (class->named && !class->t5)
+        return mp_error_set(
+            err, MP_EUNSUPPORTED,
+            "%s: only T5Tokenizer's is supported, and tokenizer_config.json's "
+            "\"tokenizer_class\" is another; a tokenizer.json is read for every class",
+            path);
+    return mp_tokenizer_t5_spiece(path, class->extra_ids, &t->parts, err);
+}
+
 static mp_code read_model(const tokenizer_paths *p, json_t *config, mp_tokenizer *t, mp_error *err)
 {
+    mp_tokenizer_class class;
+
+    if (mp_tokenizer_config_class(p->config, config, &class, err))
+        return err->code;
     if (mp_file_exists(p->json))
-        return mp_tokenizer_json_read(p->json, &t->parts, err);
+        return class.t5 ? mp_tokenizer_t5_json(p->json, &t->parts, err)
+                        : mp_tokenizer_json_read(p->json, &t->parts, err);
+    if (mp_file_exists(p->spiece))
+        return read_spiece(p->spiece, &class, t, err);
     if (mp_file_exists(p->model))
         return mp_sentencepiece_open(p->model, &t->parts.sentencepiece, err);
     if (mp_file_exists(p->vocab) || mp_file_exists(p->merges))
         return read_pair(p, config, t, err);
-    return mp_error_set(err, MP_EMISSING,
-                        "%s: has neither tokenizer.json nor tokenizer.model nor vocab.json and "
-                        "merges.txt; check the path, or copy the whole folder of the tokenizer",
-                        t->dir);
+    return mp_error_set(
+        err, MP_EMISSING,
+        "%s: has neither tokenizer.json nor spiece.model nor tokenizer.model nor "
+        "vocab.json and merges.txt; check the path, or copy the whole folder of the "
+        "tokenizer",
+        t->dir);
 }
 
 static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)

@@ -1,10 +1,12 @@
 /* Text to token ids, from tokenizer.json (the `tokenizers` package's format), tokenizer.model
- * (sentencepiece) or vocab.json with merges.txt (CLIPTokenizer's), with tokenizer_config.json and
- * special_tokens_map.json beside them.
+ * (sentencepiece), spiece.model (T5's) or vocab.json with merges.txt (CLIPTokenizer's), with
+ * tokenizer_config.json and special_tokens_map.json beside them.
  *
  * tokenizer.json is read as the data it is: model, normalizer, pre-tokenizer, post-processor and
  * added tokens are whatever the file says; a part that this code does not know is MP_EUNSUPPORTED
- * with its name.  Ids equal those of the `tokenizers` package. */
+ * with its name.  Ids equal those of the `tokenizers` package.  Where tokenizer_config.json says
+ * T5Tokenizer, its normalizer and pre-tokenizer are that class's own, as in transformers 5
+ * (tokenizer_t5.h). */
 #ifndef MP_PIPELINES_COMMON_TOKENIZER_H
 #define MP_PIPELINES_COMMON_TOKENIZER_H
 
@@ -15,8 +17,8 @@
 
 typedef struct mp_tokenizer mp_tokenizer;
 
-/* dir/tokenizer.json if there is one, else dir/tokenizer.model, else dir/vocab.json and
- * dir/merges.txt, else MP_EMISSING. */
+/* dir/tokenizer.json if there is one, else dir/spiece.model, else dir/tokenizer.model, else
+ * dir/vocab.json and dir/merges.txt, else MP_EMISSING. */
 mp_code mp_tokenizer_open(const char *dir, mp_tokenizer **out, mp_error *err);
 void mp_tokenizer_close(mp_tokenizer *t); /* NULL is fine */
 

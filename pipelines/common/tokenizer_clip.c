@@ -185,7 +185,7 @@ mp_code mp_tokenizer_clip_read(const mp_clip_files *files, json_t *config, mp_to
     if (check_class(files, config, err) || set_defaults(files, config, err) ||
         make_document(files, config, &document, err))
         return err->code;
-    mp_tokenizer_json_parse(files->vocab, document, out, err);
+    mp_tokenizer_json_parse(&(mp_place){.path = files->vocab}, document, out, err);
     out->ends_by_config = !err->code;
     json_decref(document);
     return err->code;

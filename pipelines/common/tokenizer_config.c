@@ -326,6 +326,24 @@ mp_code mp_tokenizer_config_load(const char *dir, json_t **out, mp_error *err)
     return err->code;
 }
 
+mp_code mp_tokenizer_config_class(const char *path, const json_t *config, mp_tokenizer_class *out,
+                                  mp_error *err)
+{
+    enum { EXTRA_IDS = 100, MOST = 1 << 16 };
+    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+    const json_t *extra = json_object_get(config, "extra_ids");
+    const double count = json_is_null(extra) || !extra ? EXTRA_IDS : json_number_value(extra);
+
+    *out = (mp_tokenizer_class){.extra_ids = EXTRA_IDS, .named = class != NULL};
+    out->t5 = class && (!strcmp(class, "T5Tokenizer") || !strcmp(class, "T5TokenizerFast"));
+    if (count >= 0 && count <= MOST && count == (int)count)
+        out->extra_ids = (int)count;
+    else if (out->t5)
+        mp_error_set(err, MP_EFORMAT,
+                     "%s: \"extra_ids\": expected an integer in 0..%d, found another", path, MOST);
+    return err->code;
+}
+
 mp_code mp_tokenizer_config_apply(const char *dir, json_t *config, mp_tokenizer_parts *parts,
                                   int32_t *pad, mp_error *err)
 {

@@ -9,6 +9,17 @@
  * added_tokens_decoder.  Missing files are fine: an empty object.  *out is released by
  * json_decref. */
 mp_code mp_tokenizer_config_load(const char *dir, json_t **out, mp_error *err);
+
+/* What must be known before the model is read. */
+typedef struct mp_tokenizer_class {
+    bool named; /* "tokenizer_class" is there */
+    bool t5;    /* ... and it is T5Tokenizer or T5TokenizerFast */
+    int extra_ids;
+} mp_tokenizer_class;
+/* path names the file in messages. */
+mp_code mp_tokenizer_config_class(const char *path, const json_t *config, mp_tokenizer_class *out,
+                                  mp_error *err);
+
 /* Adds the special tokens to parts->added.  For tokenizer.model, sets parts->post by add_bos_token
  * and add_eos_token; beside tokenizer.json these are ignored, as transformers does.  *pad: the
  * padding token's id, or -1. */

@@ -111,25 +111,24 @@ static mp_code read_file(const mp_place *root, const json_t *file, mp_tokenizer_
     return read_padding(root, file, out, err);
 }
 
-mp_code mp_tokenizer_json_parse(const char *path, const json_t *file, mp_tokenizer_parts *out,
+mp_code mp_tokenizer_json_parse(const mp_place *root, const json_t *file, mp_tokenizer_parts *out,
                                 mp_error *err)
 {
-    const mp_place root = {.path = path};
-
     *out = (mp_tokenizer_parts){0};
-    if (read_file(&root, file, out, err))
+    if (read_file(root, file, out, err))
         mp_tokenizer_parts_free(out);
     return err->code;
 }
 
 mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_error *err)
 {
+    const mp_place root = {.path = path};
     json_t *file;
 
     *out = (mp_tokenizer_parts){0};
     if (mp_json_load(path, &file, err))
         return err->code;
-    mp_tokenizer_json_parse(path, file, out, err);
+    mp_tokenizer_json_parse(&root, file, out, err);
     json_decref(file);
     return err->code;
 }

@@ -25,8 +25,8 @@ typedef struct mp_tokenizer_parts {
 } mp_tokenizer_parts;
 
 mp_code mp_tokenizer_json_read(const char *path, mp_tokenizer_parts *out, mp_error *err);
-/* The same of an object at hand; path names it in messages.  *out is empty after an error. */
-mp_code mp_tokenizer_json_parse(const char *path, const json_t *file, mp_tokenizer_parts *out,
+/* The same of an object at hand; root names its file in messages.  *out is empty after an error. */
+mp_code mp_tokenizer_json_parse(const mp_place *root, const json_t *file, mp_tokenizer_parts *out,
                                 mp_error *err);
 void mp_tokenizer_parts_free(mp_tokenizer_parts *p);
 

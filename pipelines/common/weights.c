@@ -259,16 +259,24 @@ static bool overridden(const mp_weights *w, const param *p, mp_dtype *out)
     return found;
 }
 
+/* Whether it stays fp32 in a component of dtype d that from_pretrained loads. */
+static bool is_kept_fp32(const mp_weights *w, const param *p, mp_dtype d)
+{
+    if (w->o.round_trip_fp32 || (d != MP_F16 && d != MP_BF16))
+        return false;
+    return has_part(p->name, w->o.keep_fp32) ||
+           (d == MP_F16 && has_part(p->name, w->o.keep_fp32_of_fp16));
+}
+
 /* What torch would say of the parameter, and what will lie in memory.  It stays mapped when the
  * roundings to dtype and storage change no value of the file's format. */
 static void choose_dtypes(const mp_weights *w, param *p)
 {
     const mp_dtype file = p->source.store;
     mp_dtype dtype = w->o.dtype, storage;
-    const bool half = dtype == MP_F16 || dtype == MP_BF16;
     const bool forced = overridden(w, p, &dtype);
 
-    if (!forced && half && !w->o.round_trip_fp32 && has_part(p->name, w->o.keep_fp32))
+    if (!forced && is_kept_fp32(w, p, dtype))
         dtype = MP_F32;
     storage = !forced && is_stored(w, p) ? w->o.storage : dtype;
     p->via[0] = dtype;

@@ -10,7 +10,8 @@
  * convolution and embedding layers in a narrower format, cast on use (layerwise casting): a value
  * is rounded to dtype first and then to storage, as Diffusers does.  A parameter with a part of its
  * name among keep_fp32 stays fp32 in an fp16 or bf16 component (_keep_in_fp32_modules), unless
- * round_trip_fp32; `overrides` win over all, the last that matches over the others.
+ * round_trip_fp32 (keep_fp32_of_fp16: in an fp16 one); `overrides` win over all, the last that
+ * matches over the others.
  *
  * Binding collects everything that is wrong, and mp_weights_finish says it in one error:
  *
@@ -41,6 +42,9 @@ typedef struct mp_weights_options {
     mp_dtype storage; /* MP_DTYPE_COUNT: as dtype */
     mp_e4m3_overflow e4m3;
     const char *const *keep_fp32; /* NULL-terminated module names, or NULL */
+    /* As keep_fp32, in an fp16 component alone: transformers' _keep_in_fp32_modules, while
+     * Diffusers' holds under bf16, too. */
+    const char *const *keep_fp32_of_fp16;
     /* Kept out of storage beside what always is: found anywhere in a module's path ("norm"), or at
      * its ends with ^ and $ ("^proj_in$").  The model's _skip_layerwise_casting_patterns;
      * NULL-terminated, or NULL.  The names of keep_fp32 are skipped too. */

@@ -137,6 +137,84 @@ static void test_attention__eager_rounds_where_transformers_does(void **state)
     mp_safetensors_close(g);
 }
 
+/* ATTENTION and LONG of make_t5.py: b, S_q, S_k, heads, d, masked. */
+static const int biased[][6] = {
+    {2, 5, 7, 3, 8, 0}, {1, 9, 4, 2, 5, 1}, {1, 1, 1, 1, 3, 0}, {1, 131, 520, 1, 2, 1}};
+
+static mp_tensor biased_operand(mp_ctx *c, const mp_safetensors *g, int i, const char *name,
+                                mp_dtype d)
+{
+    return mp_cast(c, mp_test_tensor(c, g, "attn.%d.%s", i, name), d);
+}
+
+static void check_biased(mp_ctx *c, const mp_safetensors *g, int i, mp_dtype d,
+                         mp_attn_rounding rounding)
+{
+    const int *a = biased[i];
+    const mp_mark mark = mp_open(c);
+    float lowest[520] = {0};
+    mp_attn_opts o = {.heads = a[3], .scale = 1.0f, .rounding = rounding};
+
+    for (int j = a[2] * 2 / 3; j < a[2]; j++)
+        lowest[j] = -(float)mp_dtype_max(d);
+    o.bias = biased_operand(c, g, i, "bias", d);
+    if (a[5])
+        o.mask = mp_test_floats(c, d, 2, MP_DIMS(1, a[2]), lowest);
+    const mp_tensor q = biased_operand(c, g, i, "q", d), k = biased_operand(c, g, i, "k", d);
+    const mp_tensor y = mp_attn_softmax(c, q, k, biased_operand(c, g, i, "v", d), o);
+    const mp_tensor golden =
+        mp_test_golden(g, "attn.%d.%s.%s", i, rounding == MP_ATTN_SDPA ? "sdpa" : "eager",
+                       d == MP_F32   ? "fp32"
+                       : d == MP_F16 ? "fp16"
+                                     : "bf16");
+    mp_test_ok(c);
+    mp_test_close(y, golden, bound_of(golden));
+    mp_drop(c, mark);
+}
+
+static void test_attention__adds_a_bias_of_distances_as_torch_and_transformers_do(void **state)
+{
+    mp_safetensors *g = mp_test_goldens("kernels/t5.safetensors");
+
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 2);
+        for (int i = 0; i < COUNT(biased); i++)
+            for (int d = MP_F32; d <= MP_BF16; d++) {
+                check_biased(c, g, i, (mp_dtype)d, MP_ATTN_SDPA);
+                check_biased(c, g, i, (mp_dtype)d, MP_ATTN_EAGER);
+            }
+        mp_device_close(c);
+    }
+    mp_safetensors_close(g);
+}
+
+static void test_attention__refuses_a_bias_that_does_not_fit(void **state)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 1);
+    const mp_tensor q = product_integers(c, product_as(MP_BF16), 1, 3, MP_DIMS(1, 3, 4));
+    const mp_tensor k = product_integers(c, product_as(MP_BF16), 2, 3, MP_DIMS(1, 5, 4));
+    mp_attn_opts o = {.heads = 2};
+
+    (void)state;
+    o.bias = product_integers(c, product_as(MP_BF16), 3, 2, MP_DIMS(2, 8));
+    mp_attn_softmax(c, q, k, k, o);
+    mp_test_fails(c, MP_ESHAPE, "bias [2, 8] does not fit 2 heads, q [1, 3, 4] and k [1, 5, 4]");
+    o.bias = product_integers(c, product_as(MP_BF16), 3, 2, MP_DIMS(1, 7));
+    mp_attn_softmax(c, q, k, k, o);
+    mp_test_fails(c, MP_ESHAPE, "bias [1, 7] does not fit 2 heads");
+    o.bias = product_integers(c, product_as(MP_F16), 3, 2, MP_DIMS(2, 7));
+    mp_attn_softmax(c, q, k, k, o);
+    mp_test_fails(c, MP_EDTYPE, "attn_mask.dtype: c10::Half");
+    o.bias = product_integers(c, product_as(MP_F32), 3, 2, MP_DIMS(2, 7));
+    mp_attn_softmax(c, q, k, k, o);
+    mp_test_ok(c); /* SDPA takes it, eager does not */
+    o.rounding = MP_ATTN_EAGER;
+    mp_attn_softmax(c, q, k, k, o);
+    mp_test_fails(c, MP_EDTYPE, "eager attention adds a mask");
+    mp_device_close(c);
+}
+
 static void test_attention__sdpa_adds_a_mask_in_fp32_as_it_is(void **state)
 {
     mp_safetensors *g = mp_test_goldens("kernels/product_attention.safetensors");
@@ -456,6 +534,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attention__sdpa_rounds_where_torchs_kernel_does),
         cmocka_unit_test(test_attention__eager_rounds_where_transformers_does),
+        cmocka_unit_test(test_attention__adds_a_bias_of_distances_as_torch_and_transformers_do),
+        cmocka_unit_test(test_attention__refuses_a_bias_that_does_not_fit),
         cmocka_unit_test(test_attention__sdpa_adds_a_mask_in_fp32_as_it_is),
         cmocka_unit_test(test_attention__sdpa_without_a_visible_key_is_zero),
         cmocka_unit_test(test_attention__a_nan_query_gives_a_nan_row),

@@ -117,10 +117,61 @@ static void test_elementwise__activations_are_torchs_within_their_bounds(void **
     each_isa(check_activations);
 }
 
+/* gelu_new is torch's ops one by one (make_t5.py), so that halves are torch's bits but where tanh,
+ * off by 2e-7, meets a tie: one in 4000 of fp16.  In fp32 1 + tanh cancels, as gelu_tanh's does.
+ * Below -3 a step of 1 + tanh, 2^-11 of fp16 and 2^-8 of bf16, times x / 2 is what a tie moves. */
+static void check_gelu_new(mp_ctx *c, const mp_safetensors *g)
+{
+    static const char *const names[] = {"fp32", "fp16", "bf16"};
+    static const mp_tolerance fp32 = {"tanh and a cancellation", .ulps = 3, .abs = 7.2e-7};
+    static const mp_tolerance halves[] = {
+        {"a tie of fp16's tanh", .ulps = 1, .abs = 4.5 / 2048, .share = 0.02},
+        {"a tie of bf16's tanh", .ulps = 1, .abs = 4.5 / 256, .share = 0.02}};
+
+    (void)g;
+    mp_safetensors *t5 = mp_test_goldens("kernels/t5.safetensors");
+    for (int d = MP_F32; d <= MP_BF16; d++) {
+        const mp_tensor x = mp_cast(c, mp_test_tensor(c, t5, "gelu_new.x"), (mp_dtype)d);
+        const mp_tensor y = mp_activate(c, x, MP_ACT_GELU_NEW);
+        mp_test_ok(c);
+        mp_test_close(y, mp_test_golden(t5, "gelu_new.%s", names[d]), d ? halves[d - 1] : fp32);
+        mp_test_same(mp_gate(c, x, x, MP_ACT_GELU_NEW), mp_mul(c, y, x));
+    }
+    mp_safetensors_close(t5);
+}
+
+static void test_elementwise__gelu_new_rounds_after_each_of_its_ops(void **state)
+{
+    (void)state;
+    each_isa(check_gelu_new);
+}
+
+/* torch.clamp of T5Block: 64504 becomes fp16's 64512; without an infinity, nothing happens. */
+static void test_elementwise__infinities_of_fp16_are_clipped_as_t5_does(void **state)
+{
+    static const float in[] = {1.0f, INFINITY, -INFINITY, 65504.0f, 64480.0f, NAN};
+    static const float out[] = {1.0f, 64512.0f, -64512.0f, 64512.0f, 64480.0f, NAN};
+    mp_ctx *c = mp_test_ctx(NULL, 1);
+
+    (void)state;
+    for (int d = MP_F32; d <= MP_BF16; d++) {
+        const mp_tensor x = mp_test_floats(c, (mp_dtype)d, 1, MP_DIMS(6), in);
+        const mp_tensor y = mp_clip_infinite(c, x);
+        mp_test_same(y, mp_test_floats(c, (mp_dtype)d, 1, MP_DIMS(6), d == MP_F16 ? out : in));
+        assert_true((y.data == x.data) == (d != MP_F16));
+    }
+    const mp_tensor finite = mp_test_floats(c, MP_F16, 1, MP_DIMS(3), in + 3);
+    assert_ptr_equal(mp_clip_infinite(c, finite).data, finite.data);
+    mp_test_ok(c);
+    mp_fail(c, MP_ESHAPE, NULL, "x");
+    assert_false(mp_given(mp_clip_infinite(c, finite)));
+    mp_device_close(c);
+}
+
 static void check_in_place(mp_ctx *c, const mp_safetensors *g)
 {
     for (int d = 0; d < DTYPES; d++)
-        for (int act = MP_ACT_NONE; act <= MP_ACT_MISH; act++) {
+        for (int act = MP_ACT_NONE; act <= MP_ACT_GELU_NEW; act++) {
             const mp_tensor x = mp_test_tensor(c, g, "x.%s", dtypes[d]);
             const mp_tensor y = mp_activate(c, x, (mp_act)act);
             const mp_tensor same = mp_activate_(c, x, (mp_act)act);
@@ -499,17 +550,12 @@ static void test_elementwise__names_of_activations_parse(void **state)
     static const struct {
         const char *name;
         mp_act act;
-    } names[] = {{"silu", MP_ACT_SILU},
-                 {"swish", MP_ACT_SILU},
-                 {"relu", MP_ACT_RELU},
-                 {"relu6", MP_ACT_RELU6},
-                 {"gelu", MP_ACT_GELU},
-                 {"gelu_pytorch_tanh", MP_ACT_GELU_TANH},
-                 {"gelu_tanh", MP_ACT_GELU_TANH},
-                 {"tanh", MP_ACT_TANH},
-                 {"sigmoid", MP_ACT_SIGMOID},
-                 {"mish", MP_ACT_MISH},
-                 {"quick_gelu", MP_ACT_QUICK_GELU}};
+    } names[] = {{"silu", MP_ACT_SILU},           {"swish", MP_ACT_SILU},
+                 {"relu", MP_ACT_RELU},           {"relu6", MP_ACT_RELU6},
+                 {"gelu", MP_ACT_GELU},           {"gelu_pytorch_tanh", MP_ACT_GELU_TANH},
+                 {"gelu_tanh", MP_ACT_GELU_TANH}, {"tanh", MP_ACT_TANH},
+                 {"sigmoid", MP_ACT_SIGMOID},     {"mish", MP_ACT_MISH},
+                 {"gelu_new", MP_ACT_GELU_NEW},   {"quick_gelu", MP_ACT_QUICK_GELU}};
     mp_act act = MP_ACT_NONE;
 
     (void)state;
@@ -518,7 +564,7 @@ static void test_elementwise__names_of_activations_parse(void **state)
         assert_int_equal(act, names[i].act);
     }
     assert_false(mp_act_parse("identity", &act));
-    assert_false(mp_act_parse("gelu_new", &act));
+    assert_false(mp_act_parse("gelu_fast", &act));
     assert_int_equal(act, MP_ACT_QUICK_GELU);
 }
 
@@ -526,6 +572,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elementwise__activations_are_torchs_within_their_bounds),
+        cmocka_unit_test(test_elementwise__gelu_new_rounds_after_each_of_its_ops),
+        cmocka_unit_test(test_elementwise__infinities_of_fp16_are_clipped_as_t5_does),
         cmocka_unit_test(test_elementwise__activating_in_place_gives_the_same_bits),
         cmocka_unit_test(test_elementwise__numbers_round_first_in_sums_and_stay_fp32_in_products),
         cmocka_unit_test(test_elementwise__sums_and_products_broadcast_and_promote_as_torch),

@@ -11,8 +11,8 @@
 
 #define ROOT MP_FIXTURES "/tokenizers/"
 
-static const char *const folders[] = {"clip-bpe", "gemma-bpe", "gemma-spm", "llama3-bpe",
-                                      "t5-unigram"};
+static const char *const folders[] = {"clip-bpe",   "gemma-bpe", "gemma-spm",
+                                      "llama3-bpe", "t5-spm",    "t5-unigram"};
 enum { FOLDERS = sizeof folders / sizeof *folders };
 
 static const char *folder(const char *name)
@@ -204,7 +204,7 @@ static void test_tokenizer__pads_and_truncates_as_transformers_does(void **state
         json_decref(corpus);
         mp_tokenizer_close(t);
     }
-    assert_int_equal(checked, 4 * 6);
+    assert_int_equal(checked, 5 * 6);
 }
 
 static size_t from_hex(const char *hex, char *to)
@@ -246,8 +246,9 @@ static const char *scratch_tokenizer(const json_t *tokenizer, const json_t *conf
                                      const json_t *map)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json",
-                                        "special_tokens_map.json", "tokenizer.model"};
-    const json_t *values[] = {tokenizer, config, map, NULL};
+                                        "special_tokens_map.json", "tokenizer.model",
+                                        "spiece.model"};
+    const json_t *values[] = {tokenizer, config, map, NULL, NULL};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *text = values[i] && !json_is_null(values[i]) ? json_dumps(values[i], 0) : NULL;
@@ -594,6 +595,100 @@ static void test_tokenizer__says_where_its_config_is_wrong(void **state)
         assert_refused("{" BPE "}", cases[i].config, MP_EFORMAT, cases[i].part);
 }
 
+/* The ids of t5-spm's corpus, of which make_t5.py asserts that transformers gives them, too. */
+static void check_t5(const char *name, const char *dir)
+{
+    mp_tokenizer *t = open_ok(dir);
+    json_t *corpus = load_corpus("t5-spm"), *c;
+    size_t i;
+
+    json_array_foreach (json_object_get(corpus, "cases"), i, c) {
+        const json_t *text = json_object_get(c, "text");
+        check_text(name, t, json_string_value(text), json_string_length(text),
+                   json_object_get(c, "ids"));
+    }
+    json_array_foreach (json_object_get(corpus, "padded"), i, c)
+        check_padded(name, t, c);
+    assert_int_equal(mp_tokenizer_pad_id(t), 0);
+    assert_int_equal(mp_tokenizer_vocab_size(t), integer(corpus, "vocab_size"));
+    json_decref(corpus);
+    mp_tokenizer_close(t);
+}
+
+/* tokenizer.json and spiece.model, each as it is and beside the other's configuration. */
+static void test_tokenizer__gives_the_ids_of_t5s_class_from_either_file(void **state)
+{
+    const char *const tiny = MP_FIXTURES "/checkpoints/sd3-tiny/tokenizer_3";
+    json_t *tokenizer = load_json(MP_FIXTURES "/checkpoints/sd3-tiny/tokenizer_3/tokenizer.json");
+    json_t *config =
+        load_json(MP_FIXTURES "/checkpoints/sd3-tiny/tokenizer_3/tokenizer_config.json");
+    json_t *normalizer = json_object_get(tokenizer, "normalizer");
+    size_t n;
+    char *bytes = read_bytes(ROOT "t5-spm/spiece.model", &n);
+
+    (void)state;
+    check_t5("sd3-tiny", tiny);
+    scratch_tokenizer(NULL, config, NULL);
+    scratch_write("spiece.model", bytes, n);
+    check_t5("spiece.model with sd3-tiny's config", scratch_dir);
+    /* foreign() of t5_tokenizer.py: the class's own parts win over the file's. */
+    json_object_set_new(tokenizer, "normalizer",
+                        json_pack("{s:s, s:[O, {s:s}]}", "type", "Sequence", "normalizers",
+                                  normalizer, "type", "Lowercase"));
+    json_object_set_new(tokenizer, "pre_tokenizer", json_null());
+    json_object_set_new(json_object_get(tokenizer, "model"), "byte_fallback", json_true());
+    check_t5("foreign parts", scratch_tokenizer(tokenizer, config, NULL));
+    free(bytes);
+    json_decref(tokenizer);
+    json_decref(config);
+}
+
+static void assert_spiece_refused(const char *bytes, size_t n, const char *config, mp_code code,
+                                  const char *part)
+{
+    mp_tokenizer *t;
+    mp_error err = {0};
+
+    scratch_tokenizer(NULL, NULL, NULL);
+    scratch_write("spiece.model", bytes, n);
+    if (config)
+        scratch_text("tokenizer_config.json", config);
+    mp_tokenizer_open(scratch_dir, &t, &err);
+    assert_error(&err, code, part, scratch_dir);
+    assert_null(t);
+}
+
+static void test_tokenizer__says_where_a_spiece_model_is_wrong(void **state)
+{
+    static const char t5[] = "{\"tokenizer_class\": \"T5Tokenizer\", \"extra_ids\": -1}";
+    static const char no_end[] = "\x0a\x03\x0a\x01\x61"; /* one piece, "a" */
+    static const char bpe[] = "\x0a\x06\x0a\x04</s>\x12\x02\x18\x02";
+    static const char few[] = "\x0a\x06\x0a\x04</s>";
+    static const char latin[] = "\x0a\x03\x0a\x01\xe9";
+    mp_tokenizer *t;
+    mp_error err = {0};
+    size_t n;
+    char *bytes = read_bytes(ROOT "t5-spm/spiece.model", &n);
+
+    (void)state;
+    assert_spiece_refused("", 0, NULL, MP_EFORMAT, "no piece");
+    assert_spiece_refused(bytes, n - 1, NULL, MP_EFORMAT, "is damaged");
+    assert_spiece_refused(no_end, 5, NULL, MP_EFORMAT, "no piece \"</s>\"");
+    assert_spiece_refused(latin, 5, NULL, MP_EFORMAT, "is damaged");
+    assert_spiece_refused(bpe, sizeof bpe - 1, NULL, MP_EUNSUPPORTED, "of type 2, expected");
+    assert_spiece_refused(few, sizeof few - 1, "{\"extra_ids\": 0}", MP_EFORMAT, "unk_id");
+    assert_spiece_refused(bytes, n, t5, MP_EFORMAT, "\"extra_ids\": expected an integer");
+    assert_spiece_refused(bytes, n, "{\"tokenizer_class\": \"AlbertTokenizer\"}", MP_EUNSUPPORTED,
+                          "only T5Tokenizer's is supported");
+    scratch_tokenizer(NULL, NULL, NULL);
+    scratch_text("tokenizer.json", "{" BPE "}");
+    scratch_text("tokenizer_config.json", "{\"tokenizer_class\": \"T5TokenizerFast\"}");
+    mp_tokenizer_open(scratch_dir, &t, &err);
+    assert_error(&err, MP_EFORMAT, "tokenizer.json: \"model.vocab\": expected a list", "T5");
+    assert_null(t);
+    free(bytes);
+}
+
 static void test_tokenizer__refuses_sequences_without_end(void **state)
 {
     static const char open[] = "{\"type\": \"Sequence\", \"normalizers\": [", close[] = "]}";
@@ -706,7 +801,9 @@ static void test_tokenizer__survives_damaged_files(void **state)
 
     (void)state;
     for (int f = 0; f < FOLDERS; f++) {
-        const char *name = strcmp(folders[f], "gemma-spm") ? "tokenizer.json" : "tokenizer.model";
+        const char *name = !strcmp(folders[f], "gemma-spm") ? "tokenizer.model"
+                           : !strcmp(folders[f], "t5-spm")  ? "spiece.model"
+                                                            : "tokenizer.json";
         snprintf(path, sizeof path, ROOT "%s/%s", folders[f], name);
         damage(path, name);
     }
@@ -915,6 +1012,8 @@ int main(void)
         cmocka_unit_test(test_tokenizer__replaces_what_is_not_utf8_as_python_does),
         cmocka_unit_test(test_tokenizer__knows_every_option_of_every_part),
         cmocka_unit_test(test_tokenizer__reads_the_configs_as_transformers_does),
+        cmocka_unit_test(test_tokenizer__gives_the_ids_of_t5s_class_from_either_file),
+        cmocka_unit_test(test_tokenizer__says_where_a_spiece_model_is_wrong),
         cmocka_unit_test(test_tokenizer__gives_the_ids_of_the_sana_checkpoint),
         cmocka_unit_test(test_tokenizer__adds_bos_and_eos_to_sentencepiece_as_its_config_says),
         cmocka_unit_test(test_tokenizer__finds_special_tokens_in_a_text_for_sentencepiece),

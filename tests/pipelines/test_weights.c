@@ -203,6 +203,25 @@ static void test_weights__keep_fp32_holds_for_half_loads_only(void **state)
     mp_weights_close(w);
 }
 
+/* transformers' list, unlike Diffusers', says nothing of bf16. */
+static void test_weights__keep_fp32_of_fp16_holds_for_fp16_loads_only(void **state)
+{
+    static const char *const keep[] = {"wo", NULL};
+    mp_weights_options o = plain;
+    mp_tensor t[BLOCK];
+
+    (void)state;
+    o.keep_fp32_of_fp16 = keep;
+    for (int k = 0; k < 3; k++) {
+        o.dtype = k ? MP_F16 : MP_BF16;
+        o.round_trip_fp32 = k == 2;
+        mp_weights *w = bind_block(&o, t);
+        for (int i = 0; i < BLOCK; i++)
+            assert_int_equal(t[i].dtype, k == 1 && i == 9 ? MP_F32 : o.dtype);
+        mp_weights_close(w);
+    }
+}
+
 static void test_weights__the_last_matching_override_wins_over_all(void **state)
 {
     static const char *const keep[] = {"norm1", NULL};
@@ -581,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_weights__values_are_torchs_for_every_file_dtype_and_storage),
         cmocka_unit_test(test_weights__storage_holds_for_layers_outside_the_skipped_modules),
         cmocka_unit_test(test_weights__keep_fp32_holds_for_half_loads_only),
+        cmocka_unit_test(test_weights__keep_fp32_of_fp16_holds_for_fp16_loads_only),
         cmocka_unit_test(test_weights__the_last_matching_override_wins_over_all),
         cmocka_unit_test(test_weights__names_tensors_by_component_and_parameter),
         cmocka_unit_test(test_weights__copies_what_is_not_aligned_in_its_file),
