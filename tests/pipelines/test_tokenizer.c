@@ -948,7 +948,7 @@ static void test_tokenizer__says_that_a_folder_has_none(void **state)
 
     (void)state;
     mp_tokenizer_open(scratch_tokenizer(NULL, NULL, NULL), &t, &err);
-    assert_error(&err, MP_EMISSING, "neither tokenizer.json nor tokenizer.model");
+    assert_error(&err, MP_EMISSING, "neither tokenizer.json nor spiece.model nor tokenizer.model");
     assert_null(t);
 }
 
