@@ -13,7 +13,7 @@
 #define CHECKPOINT MP_FIXTURES "/checkpoints/sd3-tiny/"
 #define GOLDENS    "goldens/sd3/clip/"
 
-enum { BLOCK_TOKENS = 12, TOKENS = 77, LAYERS = 3, MODULES = 3 * 7 + 3 };
+enum { BLOCK_TOKENS = 8, TOKENS = 77, LAYERS = 3, MODULES = 3 * 7 + 3 };
 
 static const char *const encoders[] = {"text_encoder", "text_encoder_2"};
 
@@ -137,16 +137,17 @@ static void check_results(comparison *k, const mp_clip_text *m)
         assert_int_equal(y.text_embeds.rank, 2);
         assert_int_equal(mp_dim(y.text_embeds, 1), s.projection);
         snprintf(name, sizeof name, "input.hidden_states.%d", skip + 2);
-        check(k, name, y.hidden_states);
+        if (skip < LAYERS - 1) /* else the embeddings, which have a golden of their own */
+            check(k, name, y.hidden_states);
         check(k, "input.text_embeds", y.text_embeds);
         mp_drop(k->b.ctx, mark);
     }
 }
 
-static void compare(const char *component, const char *name, mp_dtype dtype, double first,
-                    double limit)
+static void compare_on(const char *isa, const char *component, const char *name, mp_dtype dtype,
+                       double first, double limit)
 {
-    mp_ctx *const c = mp_blocks_ctx();
+    mp_ctx *const c = mp_test_ctx(isa, 0);
     mp_clip_text *const m = open_tiny(component, dtype);
     comparison k = {.first = first, .limit = limit};
 
@@ -155,12 +156,19 @@ static void compare(const char *component, const char *name, mp_dtype dtype, dou
     mp_blocks_open(&k.b, c, golden_path(component, name), component);
     check_modules(&k, m);
     check_results(&k, m);
-    print_message("%s %s: worst %.3g in layer 0, %.3g after\n", component, name, k.worst_first,
-                  k.worst);
+    print_message("%s, %s %s: worst %.3g in layer 0, %.3g after\n", isa, component, name,
+                  k.worst_first, k.worst);
     mp_blocks_close(&k.b);
     mp_safetensors_close(k.exact);
     mp_clip_text_close(m);
     mp_device_close(c);
+}
+
+static void compare(const char *component, const char *name, mp_dtype dtype, double first,
+                    double limit)
+{
+    for (const char *const *isa = mp_test_isas(); *isa; isa++)
+        compare_on(*isa, component, name, dtype, first, limit);
 }
 
 /* fp32 differs in the order of sums and by an ulp or two of exp.  Some eight ops a layer each err
@@ -175,14 +183,15 @@ static void test_clip_text__equals_transformers_module_by_module_in_fp32(void **
 /* The points of rounding are the same, so layer 0 is nearly bit for bit: what differs starts in
  * attention, where a softmax's exp falls on the other side of a tie.  Of torch's own outputs this
  * model of its kernel gives 94 % in bf16 and 76 % in fp16 at 77 tokens, every other that was tried
- * less than 72 % and 65 %.  A point left out of layer 0 moves it by about one unit.  After it two
- * right runs may differ as independent roundings do: by sqrt(2) units. */
+ * less than 72 % and 65 %.  In bf16 a point left out of layer 0 moves it by 0.27 units (inside
+ * quick_gelu) to 0.64 (eager attention); in fp16 torch's own ties hide that.  After it two right
+ * runs may differ as independent roundings do: by sqrt(2) units. */
 static void test_clip_text__rounds_where_transformers_rounds_in_halves(void **state)
 {
     (void)state;
     for (int i = 0; i < 2; i++) {
         compare(encoders[i], "fp16", MP_F16, 0.7, 1.5);
-        compare(encoders[i], "bf16", MP_BF16, 0.2, 1.5);
+        compare(encoders[i], "bf16", MP_BF16, 0.15, 1.5);
     }
 }
 
@@ -207,7 +216,7 @@ static const char *make_checkpoint(const char *key, json_t *value)
     return scratch_dir;
 }
 
-/* Without <|endoftext|>, where 601, the highest id, stands at 5 and 9. */
+/* Without <|endoftext|>, where 601, the highest id, stands at 3 and 6. */
 static void check_end(int eos, const char *golden)
 {
     mp_ctx *const c = mp_blocks_ctx();
