@@ -27,8 +27,7 @@ from safetensors.numpy import load_file
 FP32_LATENTS, FP32_PICTURE = 1e-5, 1e-4
 MEAN, SINGLE = (0.9, 1.11), (0.33, 3.0)
 ENGINES = ("native", "diffusers")
-OWN_BASE = ("parity-sana-overflow", "parity-sana-small")  # measured against fp32 cells of their own
-TILED, UNTILED = "tiling=32x32+28x28", "tiling=off"
+OWN_BASE = ("parity-sana-overflow", "parity-sana-small", "parity-sd35-options")  # with fp32 cells of their own
 
 
 @dataclass
@@ -69,8 +68,9 @@ def fp32_key(key: str) -> str:
     seed = re.search(r"inputs\.seed=\d+", parts).group()
     if scenario in OWN_BASE:
         return f"{scenario}/precision.default=fp32,{seed}"
-    tiling = TILED if TILED in parts else UNTILED
-    return f"parity-sana-dtypes/precision.default=fp32,{tiling},{seed}"
+    tiling = re.search(r"tiling=[^,]+", parts)
+    family = scenario.split("-")[1]
+    return f"parity-{family}-dtypes/precision.default=fp32,{tiling.group() if tiling else 'tiling=off'},{seed}"
 
 
 def compared(names: dict[str, np.ndarray]) -> list[str]:

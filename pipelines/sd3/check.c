@@ -2,8 +2,8 @@
 #include <sys/stat.h>
 
 #include "kernels/core/memory.h"
-#include "pipelines/common/config.h"
 #include "pipelines/common/file.h"
+#include "pipelines/common/json.h"
 #include "pipelines/common/weights_files.h"
 #include "pipelines/sd3/sd3.h"
 
@@ -17,84 +17,85 @@ static mp_code no_memory(mp_error *err)
     return mp_error_set(err, MP_ENOMEM, "no memory for the name of a file");
 }
 
-static mp_code open_index(const mp_request *r, mp_config **out, mp_error *err)
+/* model_index.json, open, and its name for messages. */
+typedef struct model_index {
+    char *path;
+    json_t *file;
+} model_index;
+
+static void close_index(model_index *x)
+{
+    json_decref(x->file);
+    mp_free(x->path);
+}
+
+static mp_code open_index(const mp_request *r, model_index *out, mp_error *err)
 {
     struct stat st;
 
+    *out = (model_index){0};
     if (stat(r->checkpoint, &st) || !S_ISDIR(st.st_mode))
         return mp_error_set(err, MP_EMISSING,
                             "%s: no such folder; expected a checkpoint in Diffusers' layout, with "
                             "its model_index.json",
                             r->checkpoint);
-    return mp_config_open(r->checkpoint, "model_index.json", out, err);
+    out->path = mp_file_join(r->checkpoint, "model_index.json");
+    return out->path ? mp_json_load(out->path, &out->file, err) : no_memory(err);
 }
 
-/* One entry of model_index.json: [library, class], both null for a component that is left out. */
-static mp_code read_entry(mp_config *j, const char *component, const char **out, mp_error *err)
+/* The class in an entry [library, class]; NULL where both are null: a component that is left out.
+ */
+static const char *class_of(const model_index *x, const char *component)
 {
-    const char *names[2] = {NULL, NULL};
-
-    *out = NULL;
-    if (!mp_config_has(j, component))
-        return MP_OK;
-    if (mp_config_strings(j, component, names, 2, "", err))
-        return err->code;
-    *out = names[1] && *names[1] ? names[1] : NULL;
-    return MP_OK;
+    return json_string_value(json_array_get(json_object_get(x->file, component), 1));
 }
 
-static mp_code check_class(mp_config *j, const char *component, const char *wanted, bool optional,
-                           mp_error *err)
+static void check_class(const model_index *x, const char *component, const char *wanted,
+                        bool optional, mp_error *err)
 {
-    const char *found;
+    const char *const found = class_of(x, component);
 
-    if (err->code || read_entry(j, component, &found, err) || (!found && optional))
-        return err->code;
+    if (err->code || (!found && optional))
+        return;
     if (!found)
-        return mp_error_set(err, MP_EMISSING,
-                            "%s: no \"%s\"; a Stable Diffusion 3 checkpoint has one",
-                            mp_config_path(j), component);
-    if (strcmp(found, wanted) != 0)
-        mp_error_set(err, MP_EUNSUPPORTED, "%s: \"%s\" is a %.60s; this pipeline runs %s",
-                     mp_config_path(j), component, mp_plain(found).text, wanted);
-    return err->code;
+        mp_error_set(err, MP_EMISSING, "%s: no \"%s\"; a Stable Diffusion 3 checkpoint has one",
+                     x->path, component);
+    else if (strcmp(found, wanted) != 0)
+        mp_error_set(err, MP_EUNSUPPORTED, "%s: \"%s\" is a %.60s; this pipeline runs %s", x->path,
+                     component, mp_plain(found).text, wanted);
 }
 
 static mp_code check_index(const mp_request *r, bool *has_t5, mp_error *err)
 {
-    mp_config *j = NULL;
-    const char *t5 = NULL;
+    model_index x;
 
-    if (open_index(r, &j, err))
+    if (open_index(r, &x, err)) {
+        close_index(&x);
         return err->code;
-    const char *const name = mp_config_string(j, "_class_name", "", err);
-    if (strcmp(name, "StableDiffusion3Pipeline") != 0)
+    }
+    const char *const name = json_string_value(json_object_get(x.file, "_class_name"));
+    if (!name || strcmp(name, "StableDiffusion3Pipeline") != 0)
         mp_error_set(err, MP_EUNSUPPORTED,
                      "%s: the checkpoint is of a \"%.60s\"; the pipeline sd3 runs "
                      "StableDiffusion3Pipeline",
-                     mp_config_path(j), mp_plain(name).text);
-    check_class(j, "text_encoder", "CLIPTextModelWithProjection", false, err);
-    check_class(j, "text_encoder_2", "CLIPTextModelWithProjection", false, err);
-    check_class(j, "text_encoder_3", "T5EncoderModel", true, err);
-    check_class(j, "transformer", "SD3Transformer2DModel", false, err);
-    check_class(j, "vae", "AutoencoderKL", false, err);
-    check_class(j, "scheduler", "FlowMatchEulerDiscreteScheduler", false, err);
-    if (!err->code)
-        read_entry(j, "text_encoder_3", &t5, err);
-    *has_t5 = t5 != NULL;
-    mp_config_close(j);
+                     x.path, mp_plain(name ? name : "").text);
+    check_class(&x, "text_encoder", "CLIPTextModelWithProjection", false, err);
+    check_class(&x, "text_encoder_2", "CLIPTextModelWithProjection", false, err);
+    check_class(&x, "text_encoder_3", "T5EncoderModel", true, err);
+    check_class(&x, "transformer", "SD3Transformer2DModel", false, err);
+    check_class(&x, "vae", "AutoencoderKL", false, err);
+    check_class(&x, "scheduler", "FlowMatchEulerDiscreteScheduler", false, err);
+    *has_t5 = class_of(&x, "text_encoder_3") != NULL;
+    close_index(&x);
     return err->code;
 }
 
 mp_code mp_sd3_has(const mp_request *r, const char *component, bool *out, mp_error *err)
 {
-    mp_config *j = NULL;
-    const char *name = NULL;
+    model_index x;
 
-    if (!open_index(r, &j, err))
-        read_entry(j, component, &name, err);
-    mp_config_close(j);
-    *out = name != NULL;
+    *out = !open_index(r, &x, err) && class_of(&x, component);
+    close_index(&x);
     return err->code;
 }
 

@@ -560,10 +560,12 @@ static mp_tensor forward(mp_ctx *c, const mp_sd3_transformer *m, const mp_sd3_in
     const mp_sd3_config *const o = &m->config;
     const int64_t p = o->patch_size;
     const int64_t h = in->hidden_states.dim[1] / p, w = in->hidden_states.dim[2] / p;
+    /* In Diffusers' order: of several dtypes that do not fit, the first one is the error.  The
+     * patches' embedding is therefore older than t, and lives as long. */
+    mp_tensor x = embed_patches(c, m, in->hidden_states);
     const mp_tensor t = embed_time_and_text(c, m, in->timestep, in->pooled_projections);
 
     const mp_mark mark = mp_open(c);
-    mp_tensor x = embed_patches(c, m, in->hidden_states);
     mp_tensor context = mp_apply_linear(c, &m->context, in->encoder_hidden_states);
     for (int i = 0; i < (int)o->layers && !mp_failed(c); i++) {
         if (is_skipped(in, i))

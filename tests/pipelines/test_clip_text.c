@@ -261,7 +261,7 @@ static void test_clip_text__refuses_configs_that_cannot_be(void **state)
         mp_code code;
         const char *parts[3];
     } cases[] = {
-        {"hidden_act", json_string("gelu_new"), MP_EUNSUPPORTED, {"hidden_act", "gelu_new"}},
+        {"hidden_act", json_string("gelu_fast"), MP_EUNSUPPORTED, {"hidden_act", "gelu_fast"}},
         {"num_attention_heads", json_integer(3), MP_EFORMAT, {"hidden_size", "multiple of the 3"}},
         {"num_attention_heads", json_integer(0), MP_EFORMAT, {"num_attention_heads"}},
         {"hidden_size", json_integer(1 << 21), MP_EFORMAT, {"hidden_size"}},

@@ -3,7 +3,7 @@
  * Goldens: goldens/sana/{fp32_seed*,call_*}.safetensors, drift.json, calls.json, incident.json,
  * made by tests/fixtures/make_sana.py (Diffusers 0.42, torch 2.15, CPU).  A wrong number here names
  * its module in test_gemma2, test_sana_transformer or test_autoencoder_dc. */
-#include "tests/pipelines/sana_run.h"
+#include "tests/pipelines/pipeline_run.h"
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
 /* What the pipeline says of checkpoints and calls that cannot work, and of memory that runs out. */
-#include "tests/pipelines/sana_run.h"
+#include "tests/pipelines/pipeline_run.h"
 
 #define VARIANTS    MP_FIXTURES "/goldens/sana/variants/"
 #define SHARDED     MP_FIXTURES "/checkpoints/sana-sharded/transformer"

@@ -1,4 +1,4 @@
-/* One generation through mp_pipeline_find("sana") and everything that leaves through its sink.
+/* One generation through a pipeline and everything that leaves through its sink.
  *
  *     cell k;
  *     cell_init(&k, MP_FIXTURES "/checkpoints/sana-tiny");
@@ -8,8 +8,8 @@
  *     ... trace_find(&t, "latents_005") ...
  *     trace_free(&t);
  */
-#ifndef MP_TESTS_PIPELINES_SANA_RUN_H
-#define MP_TESTS_PIPELINES_SANA_RUN_H
+#ifndef MP_TESTS_PIPELINES_PIPELINE_RUN_H
+#define MP_TESTS_PIPELINES_PIPELINE_RUN_H
 
 #include "tests/pipelines/scratch.h"
 
@@ -21,14 +21,15 @@
 
 #define TINY MP_FIXTURES "/checkpoints/sana-tiny"
 
-enum { CELL_INPUTS = 16, TRACE_TENSORS = 16 };
+enum { CELL_INPUTS = 32, CELL_COMPONENTS = 8, TRACE_TENSORS = 16 };
 
 /* ---- what is asked --------------------------------------------------------------------------- */
 
 typedef struct cell {
+    const mp_pipeline_def *pipeline;
     mp_request request;
     mp_input inputs[CELL_INPUTS];
-    mp_component_dtype components[3];
+    mp_component_dtype components[CELL_COMPONENTS];
 } cell;
 
 static inline const mp_pipeline_def *sana(void)
@@ -44,7 +45,7 @@ static inline mp_input *cell_input(cell *k, const char *name)
     for (int i = 0; i < k->request.input_count; i++)
         if (!strcmp(k->inputs[i].field->name, name))
             return &k->inputs[i];
-    fail_msg("sana has no input %s", name);
+    fail_msg("%s has no input %s", k->pipeline->name, name);
     return NULL;
 }
 
@@ -62,7 +63,7 @@ static inline void cell_text(cell *k, const char *name, const char *value)
 static inline void cell_dtype(cell *k, mp_dtype d)
 {
     k->request.precision.dtype = d;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < k->request.precision.component_count; i++)
         k->components[i].dtype = d;
 }
 
@@ -71,15 +72,18 @@ static inline void cell_tiles(cell *k, bool on)
     k->request.tiling = on ? (mp_tiling){true, 32, 32, 28, 28} : (mp_tiling){0};
 }
 
-/* The call of all goldens (sana_run.py, CALL) in fp32, seed 7, without tiles.  k must stay where it
- * is: the request points into it. */
-static inline void cell_init(cell *k, const char *checkpoint)
+/* Every input at its default, every component in fp32.  k must stay where it is: the request points
+ * into it. */
+static inline void cell_defaults(cell *k, const mp_pipeline_def *p, const char *checkpoint)
 {
-    const mp_pipeline_def *const p = sana();
+    int components = 0;
 
-    *k = (cell){.components = {{"text_encoder", MP_F32}, {"transformer", MP_F32}, {"vae", MP_F32}},
-                .request = {.checkpoint = checkpoint}};
+    *k = (cell){.pipeline = p, .request = {.checkpoint = checkpoint}};
     assert_in_range(p->input_count, 1, CELL_INPUTS);
+    for (; p->components[components]; components++) {
+        assert_in_range(components, 0, CELL_COMPONENTS - 1);
+        k->components[components] = (mp_component_dtype){p->components[components], MP_F32};
+    }
     for (int i = 0; i < p->input_count; i++) {
         const mp_input_field *const f = &p->inputs[i];
         k->inputs[i] = (mp_input){
@@ -88,7 +92,13 @@ static inline void cell_init(cell *k, const char *checkpoint)
     k->request.inputs = k->inputs;
     k->request.input_count = p->input_count;
     k->request.precision.components = k->components;
-    k->request.precision.component_count = 3;
+    k->request.precision.component_count = components;
+}
+
+/* The call of all goldens (sana_run.py, CALL) in fp32, seed 7, without tiles. */
+static inline void cell_init(cell *k, const char *checkpoint)
+{
+    cell_defaults(k, sana(), checkpoint);
     cell_text(k, "prompt", "a photo of a red fox");
     cell_number(k, "height", 64);
     cell_number(k, "width", 64);
@@ -189,7 +199,7 @@ static inline const traced *trace_find(const trace *t, const char *name)
 /* Opens, generates, closes; the error is t->err. */
 static inline const mp_error *cell_run(const cell *k, mp_ctx *c, trace *t)
 {
-    const mp_pipeline_def *const p = sana();
+    const mp_pipeline_def *const p = k->pipeline;
     void *pipeline = NULL;
 
     *t = (trace){0};
