@@ -161,10 +161,10 @@ static double log_ratio(const trace *t, const trace *reference, const json_t *th
     return log(ratio);
 }
 
-/* The limits of truth: over the steps and the pictures of 32 prompts the geometric mean of the ratio
- * within 0.9 and 1.11, each single one within a factor of 3.  Prompts, as one prompt's rounding error
- * is common to its seeds: in fp16 the mean of one prompt lies anywhere from 0.6 to 1.6 (make_sd3.py),
- * that of 32 has a standard error of 0.044, in bf16 of 0.026. */
+/* The limits of truth: over the steps and the pictures of 32 prompts the geometric mean of the
+ * ratio within 0.9 and 1.11, each single one within a factor of 3.  Prompts, as one prompt's
+ * rounding error is common to its seeds: in fp16 the mean of one prompt lies anywhere from 0.6
+ * to 1.6 (make_sd3.py), that of 32 has a standard error of 0.044, in bf16 of 0.026. */
 static void check_drift(mp_dtype d, const char *name)
 {
     json_t *const all = json_load_file(MP_FIXTURES "/goldens/sd3/drift.json", 0, NULL);
@@ -174,7 +174,7 @@ static void check_drift(mp_dtype d, const char *name)
     double sum = 0;
 
     assert_int_equal(json_object_size(prompts), 32);
-    json_object_foreach(prompts, prompt, theirs) {
+    json_object_foreach (prompts, prompt, theirs) {
         cell k;
         trace t, reference;
         init(&k, TINY_SD3);
