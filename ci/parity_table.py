@@ -19,20 +19,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 # The limits of truth. fp32: relative L2 of the two engines' results. Else: the ratio of their drifts from
-# their own fp32 run; over the steps and the picture of four seeds its geometric mean, and each single one.
+# their own fp32 run; over the steps and the pictures of its samples (seeds or prompts) the geometric mean, and each single one.
 # (Diffusers itself, on two CPUs: means 0.95 to 1.04, single ones 0.83 to 1.08 but 2.14 once.)
 FP32_LATENTS, FP32_PICTURE = 1e-5, 1e-4
 MEAN, SINGLE = (0.9, 1.11), (0.33, 3.0)
 ENGINES = ("native", "diffusers")
+SAMPLE = re.compile(r"inputs\.(seed=\d+|prompt=.*)")  # the last part of a cell's key
 OWN_BASE = ("parity-sana-overflow", "parity-sana-small", "parity-sd35-options")  # with fp32 cells of their own
 
 
 @dataclass
 class Row:
-    """All seeds of one way to mix dtypes."""
+    """All samples, seeds or prompts, of one way to mix dtypes."""
 
     distances: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -57,20 +59,25 @@ def read_cells(folder: Path) -> dict[str, dict[str, dict]]:
     return cells
 
 
-def tensors(folder: Path, engine: str, key: str) -> dict[str, np.ndarray]:
-    """What --dump wrote of a cell."""
-    return load_file(folder / engine / key / "outputs.safetensors")
+def dumps(folder: Path) -> dict[str, dict[str, Path]]:
+    """engine -> key -> what --dump wrote of the cell."""
+    files: dict[str, dict[str, Path]] = {engine: {} for engine in ENGINES}
+    for engine in ENGINES:
+        for path in (folder / engine).rglob("outputs.safetensors"):
+            with safe_open(path, "np") as file:
+                files[engine][file.metadata()["cell"]] = path
+    return files
 
 
 def fp32_key(key: str) -> str:
-    """The fp32 cell of the same seed and tiling."""
+    """The fp32 cell of the same sample and tiling."""
     scenario, parts = key.split("/", 1)
-    seed = re.search(r"inputs\.seed=\d+", parts).group()
+    sample = SAMPLE.search(parts).group()
     if scenario in OWN_BASE:
-        return f"{scenario}/precision.default=fp32,{seed}"
+        return f"{scenario}/precision.default=fp32,{sample}"
     tiling = re.search(r"tiling=[^,]+", parts)
     family = scenario.split("-")[1]
-    return f"parity-{family}-dtypes/precision.default=fp32,{tiling.group() if tiling else 'tiling=off'},{seed}"
+    return f"parity-{family}-dtypes/precision.default=fp32,{tiling.group() if tiling else 'tiling=off'},{sample}"
 
 
 def compared(names: dict[str, np.ndarray]) -> list[str]:
@@ -78,14 +85,14 @@ def compared(names: dict[str, np.ndarray]) -> list[str]:
     return sorted(n for n in names if n.startswith("latents_")) + ["image"]
 
 
-def add(row: Row, folder: Path, key: str, cells: dict[str, dict[str, dict]]) -> None:
-    """One seed into its row."""
-    native, diffusers = (tensors(folder, engine, key) for engine in ENGINES)
+def add(row: Row, files: dict[str, dict[str, Path]], key: str, cells: dict[str, dict[str, dict]]) -> None:
+    """One sample into its row."""
+    native, diffusers = (load_file(files[engine][key]) for engine in ENGINES)
     if fp32_key(key) == key:
         for name in ["initial_noise", "prompt_embeds", *compared(native)]:
             row.distances[name].append(rel_l2(native[name], diffusers[name]))
     else:
-        references = [tensors(folder, engine, fp32_key(key)) for engine in ENGINES]
+        references = [load_file(files[engine][fp32_key(key)]) for engine in ENGINES]
         for name in compared(native):
             ours = rel_l2(native[name], references[0][name])
             theirs = rel_l2(diffusers[name], references[1][name])
@@ -141,8 +148,8 @@ def compare_failures(folder: Path, ids: dict[str, dict[str, int]]) -> list[str]:
 
 
 def group(key: str) -> str:
-    """The row that a cell belongs to: its key without the seed."""
-    return re.sub(r",?inputs\.seed=\d+", "", key).removeprefix("parity-")
+    """The row that a cell belongs to: its key without the sample."""
+    return SAMPLE.sub("", key).rstrip(",").removeprefix("parity-")
 
 
 def main() -> int:
@@ -152,13 +159,14 @@ def main() -> int:
         print(*(c["id"] for e in ENGINES for c in cells[e].values() if c["status"] != "ok"))
         return 0
     broken: list[str] = []
+    files = dumps(folder)
     rows: dict[str, Row] = defaultdict(Row)
     failed: dict[str, dict[str, int]] = {}
     for key in cells["native"]:
         if any(cells[engine][key]["status"] != "ok" for engine in ENGINES):
             failed[key] = {engine: cells[engine][key]["id"] for engine in ENGINES}
         else:
-            add(rows[group(key)], folder, key, cells)
+            add(rows[group(key)], files, key, cells)
     width = max(len(name) for name in rows)
     pad = " " * width
     print(f"\n{pad}  fp32 distance        drift ratio         Diffusers/native  drift ratio by step,")

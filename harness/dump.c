@@ -23,7 +23,7 @@ mp_code mp_dump_cell(const char *dir, const mp_cell *cell, const mp_outputs *x, 
     const char *folder = mp_arena_printf(a, "%s/%s/%s", dir, cell->scenario.name, cell->folder);
 
     if (!mp_make_folders(folder, err) &&
-        !mp_outputs_save(x, mp_arena_printf(a, "%s/outputs.safetensors", folder), err))
+        !mp_outputs_save(x, mp_arena_printf(a, "%s/outputs.safetensors", folder), cell->key, err))
         write_pictures(a, folder, x, err);
     mp_arena_free(a);
     return err->code;

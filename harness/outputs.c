@@ -207,9 +207,10 @@ int mp_outputs_steps(const mp_outputs *o)
     return n;
 }
 
-mp_code mp_outputs_save(const mp_outputs *o, const char *path, mp_error *err)
+mp_code mp_outputs_save(const mp_outputs *o, const char *path, const char *cell, mp_error *err)
 {
-    static const char *const metadata[] = {"format", "pt", "made_by", "mpbench", NULL};
+    const char *const metadata[] = {"format", "pt", "made_by", "mpbench", cell ? "cell" : NULL,
+                                    cell,     NULL};
 
     return mp_safetensors_write(path, o->tensors, o->count, metadata, err);
 }

@@ -26,7 +26,8 @@ mp_tensor mp_outputs_at(const mp_outputs *o, int i);
 /* "latents_000", "latents_001" ... that are there. */
 int mp_outputs_steps(const mp_outputs *o);
 
-/* As a safetensors file, in one step. */
-mp_code mp_outputs_save(const mp_outputs *o, const char *path, mp_error *err);
+/* As a safetensors file, in one step.  cell: the id for its metadata; NULL: none, for a file whose
+ * bytes are to depend on the tensors alone. */
+mp_code mp_outputs_save(const mp_outputs *o, const char *path, const char *cell, mp_error *err);
 
 #endif

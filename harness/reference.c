@@ -126,7 +126,7 @@ static mp_code make(mp_run *r, const mp_scenario *ref, const char *key, const ch
         row.finite = mp_measure_finite(x);
         row.constant = mp_measure_constant(x, &value);
         if (!measure_floor(r, ref, x, &row, err) && !mp_interrupted() &&
-            !mp_outputs_save(x, file, err) && !mp_digest_file(file, hash, err)) {
+            !mp_outputs_save(x, file, NULL, err) && !mp_digest_file(file, hash, err)) {
             row.file_sha256 = hash;
             mp_store_put_reference(r->store, &row, err);
         }

@@ -144,6 +144,7 @@ static void test_run__dump_writes_tensors_and_a_picture(void **state)
     cli_assert_has(c->out + 8, "\"latents_001\"");
     cli_assert_has(c->out + 8, "\"initial_noise\"");
     cli_assert_has(c->out + 8, "\"prompt_embeds\"");
+    cli_assert_has(c->out + 8, "\"cell\":\"one/default\"");
 }
 
 static void test_run__json_and_junit_say_the_same(void **state)
