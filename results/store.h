@@ -83,6 +83,16 @@ typedef struct mp_output_row {
     const char *sha256;
 } mp_output_row;
 
+/* What a policy did of one kind in one place, in one generation; kernels/core/policy.h. */
+typedef struct mp_action_row {
+    const char *stage; /* "text_encode" */
+    const char *module, *op;
+    const char *kind;      /* cast_in | cast_out | redo_refused | redo_nonfinite */
+    const char *from, *to; /* dtypes */
+    int64_t count, elements;
+    double seconds;
+} mp_action_row;
+
 typedef struct mp_cell_result {
     const char *status;  /* ok | error | crash | timeout | oom | nonfinite | interrupted */
     const char *outcome; /* typed: dtype_mismatch, nan_first, overflow, constant, oom, unsupported,
@@ -105,6 +115,8 @@ typedef struct mp_cell_result {
     int64_t sample_count;
     const mp_output_row *outputs;
     int64_t output_count;
+    const mp_action_row *actions;
+    int64_t action_count;
 } mp_cell_result;
 
 mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);

@@ -15,14 +15,11 @@
 #define MP_KERNELS_CORE_CTX_H
 
 #include "kernels/core/convert.h"
+#include "kernels/core/policy.h"
 #include "kernels/core/status.h"
 #include "kernels/core/tensor.h"
 
 typedef struct mp_ctx mp_ctx;
-
-typedef enum mp_policy {
-    MP_STRICT, /* torch's dtype rules and its error text */
-} mp_policy;
 
 /* --- failure ------------------------------------------------------------------------------- */
 
@@ -45,6 +42,22 @@ const char *mp_module(const mp_ctx *c);
 /* Module and op that run at this moment ("" between ops), into module [MP_ERROR_MODULE] and op
  * [MP_ERROR_OP].  A signal handler may call it. */
 void mp_place(const mp_ctx *c, char *module, char *op);
+
+/* --- policy -------------------------------------------------------------------------------- */
+
+/* The dtypes that modules are to compute in, for the policy negotiate: the last entry counts that
+ * matches a module's path.  The list must live as long as the context; NULL: none. */
+void mp_declare(mp_ctx *c, const mp_dtype_override *list, int count);
+/* Under negotiate, the module that was pushed last takes x in its own dtype; else x as it is. */
+mp_tensor mp_enter(mp_ctx *c, mp_tensor x);
+/* ... and gives y back in the dtype of the module around it, before its mp_pop.  A component's
+ * results stay in the dtype of the component. */
+mp_tensor mp_leave(mp_ctx *c, mp_tensor y);
+
+/* What the policy did since the last mp_action_clear, in the order of first occurrence. */
+int mp_action_count(const mp_ctx *c);
+const mp_action *mp_action_at(const mp_ctx *c, int i); /* valid until the next op */
+void mp_action_clear(mp_ctx *c);
 
 /* --- activations --------------------------------------------------------------------------- */
 

@@ -78,6 +78,7 @@ typedef struct mp_request {
     mp_tiling tiling;
     const char *const *quirks; /* NULL-terminated */
     int noise_ulps; /* moves each value of the initial noise by so many ulps: the noise floor */
+    bool rehearse;  /* on the device "meta": weights get no values, and the sink no tensors */
 } mp_request;
 
 /* By Diffusers' name; asserted to exist. */

@@ -24,15 +24,11 @@
 #define MP_PIPELINES_COMMON_WEIGHTS_H
 
 #include "kernels/core/convert.h"
+#include "kernels/core/policy.h"
 #include "kernels/core/status.h"
 #include "kernels/core/tensor.h"
 
 typedef struct mp_weights mp_weights;
-
-typedef struct mp_dtype_override {
-    const char *match; /* glob on "component.module.path": parameter, module or a parent of it */
-    mp_dtype dtype;
-} mp_dtype_override;
 
 typedef struct mp_weights_options {
     const char *component; /* prefix of every tensor's name: "transformer" */
@@ -52,6 +48,8 @@ typedef struct mp_weights_options {
     const mp_dtype_override *overrides;
     int override_count;
     bool round_trip_fp32; /* load: to -- buffers too are cast, as .to(dtype) does */
+    /* For the device "meta": converted parameters get their address space and no values. */
+    bool no_values;
 } mp_weights_options;
 
 /* The options and what they point to must live until mp_weights_finish. */
