@@ -410,20 +410,24 @@ def is_named(pattern: str, path: str) -> bool:
 
 
 def override(
-    pipe: Any, kind: Kind, overrides: Sequence[Mapping[str, str]], sink: worker.Sink
+    pipe: Any, exact: Any, kind: Kind, overrides: Sequence[Mapping[str, str]], sink: worker.Sink
 ) -> set[str]:
     """Casts the checkpoint's tensors that the overrides name; the paths of their modules.
 
-    Buffers that no checkpoint holds, such as rotary frequencies, keep their dtype.
+    They are cast from the fp32 pipeline `exact`, so that they round once: a module in fp32 within a
+    half component has the checkpoint's values.  Buffers that no checkpoint holds, such as rotary
+    frequencies, keep their dtype.
     """
     used: set[int] = set()
     modules, path = set(), ""
+    wide = models_of(exact, kind)
     for component, model in models_of(pipe, kind).items():
+        values = wide[component].state_dict()
         for name, tensor in model.state_dict(keep_vars=True).items():
             path = f"{component}.{name}"
             hits = [i for i, o in enumerate(overrides) if is_named(o["match"], path)]
             if hits and tensor.is_floating_point():
-                tensor.data = tensor.data.to(dtype_of(overrides[hits[-1]]["dtype"]))
+                tensor.data = values[name].to(dtype_of(overrides[hits[-1]]["dtype"]))
                 modules.add(path.rpartition(".")[0])
                 used.update(hits)
     for i in sorted({*range(len(overrides))} - used):
@@ -465,7 +469,10 @@ def load_in_precision(cls: Any, kind: Kind, request: Mapping[str, Any], sink: wo
             model.to(dtypes[component])
     else:
         pipe = from_pretrained(cls, request, dtypes, sink)
-    forced = override(pipe, kind, precision["overrides"], sink)
+    forced = set()
+    if precision["overrides"]:
+        exact = from_pretrained(cls, request, dict.fromkeys(dtypes, torch.float32), sink)
+        forced = override(pipe, exact, kind, precision["overrides"], sink)
     models = models_of(pipe, kind)
     for component, name in precision["storage"].items():
         if component not in models:

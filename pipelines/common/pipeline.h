@@ -78,7 +78,9 @@ typedef struct mp_request {
     mp_tiling tiling;
     const char *const *quirks; /* NULL-terminated */
     int noise_ulps; /* moves each value of the initial noise by so many ulps: the noise floor */
-    bool rehearse;  /* on the device "meta": weights get no values, and the sink no tensors */
+    /* On the device "meta": weights get no values, and no tensor that the sink gets means anything.
+     */
+    bool rehearse;
 } mp_request;
 
 /* By Diffusers' name; asserted to exist. */
@@ -99,9 +101,10 @@ typedef struct mp_sink {
                         const char *stage); /* "load", "text_encode", "denoise", "decode" */
     void (*stage_end)(void *user, const char *stage);
     void (*step)(void *user, int step, int steps); /* after denoising step `step` (from 0) */
-    /* A named result in the layout of Diffusers: "initial_noise", "prompt_embeds", "latents_000"..
-     * [N,C,H,W] fp32 values of whatever dtype it was; "image" [N,3,H,W] in 0..1.  `dtype` is the
-     * dtype in which the pipeline held it.  Valid during the call only. */
+    /* NULL: not asked for.  A named result in the layout of Diffusers: "initial_noise",
+     * "prompt_embeds", "latents_000".. [N,C,H,W] fp32 values of whatever dtype it was; "image"
+     * [N,3,H,W] in 0..1.  `dtype` is the dtype in which the pipeline held it.  Valid during the
+     * call only. */
     void (*tensor)(void *user, const char *name, mp_tensor fp32, mp_dtype dtype);
     void (*warn)(void *user, const char *text); /* a truncated prompt and the like: on record */
 } mp_sink;

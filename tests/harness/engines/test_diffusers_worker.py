@@ -426,6 +426,15 @@ class LoadingTest(DiffusersTest):
             for match in ("vae.dec", "vae.attn*")
         ])  # fmt: skip
 
+    def test_overrides_take_their_values_from_fp32(self) -> None:
+        self.done(self.request(precision__overrides=[{"match": "vae", "dtype": "fp16"}]))
+        dtypes = [
+            {*part["dtype"].values()}
+            for part in self.calls("load_sub_model")
+            if part["name"] != "tokenizer"
+        ]
+        self.assertEqual(dtypes, 3 * [{"torch.bfloat16"}] + 3 * [{"torch.float32"}])
+
     def test_an_override_that_another_hides_does_not_warn(self) -> None:
         overrides = [{"match": "vae.decoder", "dtype": "fp16"}, {"match": "vae*", "dtype": "fp32"}]
         loaded = self.loaded(precision__overrides=overrides)
