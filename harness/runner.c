@@ -118,6 +118,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
     res->sample_count = e->record.sample_count;
     res->outputs = output_rows(r->arena, &e->record);
     res->output_count = e->record.tensor_count;
+    res->actions = e->record.actions;
+    res->action_count = e->record.action_count;
     report->seconds = e->end.seconds;
     return MP_OK;
 }

@@ -139,8 +139,7 @@ mp_code mp_scenario_precision(mp_arena *a, const mp_yaml *root, const mp_pipelin
     read_components(a, &s, "components", pipeline, &out->components, &out->component_count);
     read_components(a, &s, "storage", pipeline, &out->storage, &out->storage_count);
     read_overrides(a, &s, out);
-    out->policy =
-        (mp_policy)mp_section_word(&s, "policy", policies, MP_POLICY_COUNT, MP_STRICT);
+    out->policy = (mp_policy)mp_section_word(&s, "policy", policies, MP_POLICY_COUNT, MP_STRICT);
     out->load_to = mp_section_word(&s, "load", loads, 2, 0) == 1;
     *e4m3 = (mp_e4m3_overflow)mp_section_word(&s, "e4m3", overflows, 2, MP_E4M3_SATURATE);
     return err->code;
