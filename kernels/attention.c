@@ -69,11 +69,8 @@ static void check_shapes(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
                 mp_shape_text(bias, vs, sizeof vs), o->heads, mp_shape_text(q, qs, sizeof qs), ks);
 }
 
-mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
+static mp_tensor attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "attn_softmax", NULL);
     o.kv_heads = o.kv_heads ? o.kv_heads : o.heads;
     check_dtypes(c, q, k, v, o.rounding);
     check_mask_dtype(c, q, o.mask, o.rounding);
@@ -86,7 +83,17 @@ mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_a
     const mp_tensor y = mp_like(c, q);
     if (!mp_failed(c))
         c->backend->product.attn_softmax(c, q, k, v, &o, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_attn_opts o)
+{
+    mp_op op = mp_op_open("attn_softmax", NULL, MP_OPERANDS(&q, &k, &v, &o.mask, &o.bias));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = attn_softmax(c, q, k, v, o);
+    return y;
 }
 
 static mp_heads separate_heads(mp_tensor t, int64_t d)
@@ -94,13 +101,10 @@ static mp_heads separate_heads(mp_tensor t, int64_t d)
     return (mp_heads){t, 0, mp_dim(t, -1), d};
 }
 
-mp_tensor mp_attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int heads, float eps)
+static mp_tensor attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int heads, float eps)
 {
     char qs[96], ks[96], vs[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "attn_linear", NULL);
     mp_rule_check(c, MP_RULE_RELU, q, q);
     mp_rule_check(c, MP_RULE_RELU, k, k);
     if (mp_failed(c))
@@ -124,7 +128,17 @@ mp_tensor mp_attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int h
                                    eps};
     if (!mp_failed(c))
         c->backend->product.attn_linear(c, &a);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, int heads, float eps)
+{
+    mp_op op = mp_op_open("attn_linear", NULL, MP_OPERANDS(&q, &k, &v));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = attn_linear(c, q, k, v, heads, eps);
+    return y;
 }
 
 /* x [B, H, W, G*3*d]: q, k, v of group g lie at channels g*3d, +d, +2d. */
@@ -149,25 +163,29 @@ static mp_tensor multiscale_result(mp_ctx *c, mp_tensor x, int head_dim)
     return mp_new(c, x.dtype, 4, MP_DIMS(x.dim[0], x.dim[1], x.dim[2], x.dim[3] / 3));
 }
 
-mp_tensor mp_attn_multiscale_linear(mp_ctx *c, mp_tensor x, int head_dim, float eps)
+static mp_tensor multiscale_linear(mp_ctx *c, mp_tensor x, int head_dim, float eps)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "attn_multiscale_linear", NULL);
     const mp_tensor y = multiscale_result(c, x, head_dim);
     if (mp_failed(c))
         return MP_NONE;
     const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
     c->backend->product.attn_linear(c, &a);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_attn_multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, float eps,
-                                       bool no_cast_back)
+mp_tensor mp_attn_multiscale_linear(mp_ctx *c, mp_tensor x, int head_dim, float eps)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "attn_multiscale_quadratic", NULL);
+    mp_op op = mp_op_open("attn_multiscale_linear", NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = multiscale_linear(c, x, head_dim, eps);
+    return y;
+}
+
+static mp_tensor multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, float eps,
+                                      bool no_cast_back)
+{
     const mp_tensor y = multiscale_result(c, x, head_dim);
     const mp_tensor scores = {.dtype = no_cast_back ? MP_F32 : x.dtype};
     mp_rule_check(c, MP_RULE_RELU, x, x);
@@ -176,16 +194,24 @@ mp_tensor mp_attn_multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, flo
         return MP_NONE;
     const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
     c->backend->product.attn_quadratic(c, &a);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int heads)
+mp_tensor mp_attn_multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, float eps,
+                                       bool no_cast_back)
+{
+    mp_op op = mp_op_open("attn_multiscale_quadratic", NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = multiscale_quadratic(c, x, head_dim, eps, no_cast_back);
+    return y;
+}
+
+static mp_tensor rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int heads)
 {
     char xs[96], cs[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "rope_half", NULL);
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_MUL, x, cos);
     if (mp_failed(c))
         return MP_NONE;
@@ -199,5 +225,15 @@ mp_tensor mp_rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.rope_half(c, x, cos, sin, heads, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos, mp_tensor sin, int heads)
+{
+    mp_op op = mp_op_open("rope_half", NULL, MP_OPERANDS(&x, &cos, &sin));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = rope_half(c, x, cos, sin, heads);
+    return y;
 }

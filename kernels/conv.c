@@ -14,15 +14,12 @@ static bool fits(mp_tensor x, mp_tensor w, mp_conv2d_opts o)
     return x.dim[1] + border >= w.dim[2] && x.dim[2] + border >= w.dim[3];
 }
 
-mp_tensor mp_conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o)
+static mp_tensor conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o)
 {
     char xs[96], ws[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
     o.stride = o.stride ? o.stride : 1;
     o.groups = o.groups ? o.groups : 1;
-    const mp_op op = mp_op_begin(c, "conv2d", &w);
     const mp_dtype dtype =
         mp_given(b) ? mp_rule_check(c, MP_RULE_CONV2D_BIAS, x, b) : MP_DTYPE_COUNT;
     const mp_dtype product = mp_rule_check(c, MP_RULE_CONV2D, x, w);
@@ -44,5 +41,15 @@ mp_tensor mp_conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_
         mp_new(c, mp_given(b) ? dtype : product, 4, MP_DIMS(x.dim[0], h, width, w.dim[0]));
     if (!mp_failed(c))
         c->backend->product.conv2d(c, x, w, b, o, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o)
+{
+    mp_op op = mp_op_open("conv2d", &w, MP_OPERANDS(&x, &w, &b));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = conv2d(c, x, w, b, o);
+    return y;
 }

@@ -7,12 +7,19 @@
 #include "kernels/cpu/cpu_info.h"
 #include "kernels/cpu/cpu_select.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/meta.h"
 
-static mp_code check_device(const char *device, mp_error *err)
+static mp_code select_backend(const mp_device_options *o, const mp_backend **out, mp_error *err)
 {
-    if (!device || !strcmp(device, "cpu"))
+    const char *const device = o->device ? o->device : "cpu";
+
+    if (!strcmp(device, "cpu"))
+        return mp_cpu_select(o->isa, out, err);
+    *out = &mp_meta_backend;
+    if (!strcmp(device, "meta"))
         return MP_OK;
-    return mp_error_set(err, MP_EDEVICE, "device \"%s\" is not in this build; it has: cpu", device);
+    return mp_error_set(err, MP_EDEVICE, "device \"%s\" is not in this build; it has: cpu, meta",
+                        device);
 }
 
 mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
@@ -22,11 +29,14 @@ mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
     mp_ctx *c = NULL;
     mp_code code;
 
-    if ((code = check_device(o->device, err)) || (code = mp_cpu_select(o->isa, &backend, err)) ||
+    if ((code = select_backend(o, &backend, err)) ||
         (code = mp_ctx_create(o->memory_limit, &c, err)))
         return code;
-    mp_cpu_single_blas();
-    if ((code = mp_threads_start(o->threads, &threads, err))) {
+    if (backend != &mp_meta_backend) {
+        mp_cpu_single_blas();
+        code = mp_threads_start(o->threads, &threads, err);
+    }
+    if (code) {
         mp_ctx_free(c);
         return code;
     }
@@ -57,7 +67,7 @@ static void describe(const mp_backend *backend, mp_device_info *out)
 void mp_device_describe(const mp_ctx *c, mp_device_info *out)
 {
     describe(c->backend, out);
-    out->threads = mp_threads_count(c->device);
+    out->threads = c->device ? mp_threads_count(c->device) : 0;
 }
 
 mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err)

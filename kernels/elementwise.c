@@ -80,22 +80,18 @@ static mp_dtype binary_dtype(mp_ctx *c, mp_rule rule, mp_tensor *a, mp_tensor *b
     return dtype;
 }
 
-static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op kind, mp_tensor a,
-                        mp_tensor b)
+static mp_tensor combined(mp_ctx *c, mp_rule rule, mp_binary_op kind, mp_tensor a, mp_tensor b)
 {
     char as[96], bs[96];
     int64_t dims[MP_MAX_RANK + 1] = {1};
     int rank;
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, name, NULL);
     const mp_mark mark = mp_open(c);
     const mp_dtype dtype = binary_dtype(c, rule, &a, &b);
     if (mp_failed(c))
         return MP_NONE;
     if (!broadcast(a, b, &rank, dims))
-        return mp_fail(c, MP_ESHAPE, NULL, "%s: %s and %s do not broadcast", name,
+        return mp_fail(c, MP_ESHAPE, NULL, "%s: %s and %s do not broadcast", c->op,
                        mp_shape_text(a, as, sizeof as), mp_shape_text(b, bs, sizeof bs));
     const mp_tensor y = mp_new(c, dtype, rank, dims);
     if (!mp_failed(c)) {
@@ -106,7 +102,18 @@ static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op 
         join_dimensions(&s);
         c->backend->vector.binary(c, kind, &s, a, b, y);
     }
-    return mp_op_end(c, &op, mp_keep(c, mark, y));
+    return mp_keep(c, mark, y);
+}
+
+static mp_tensor binary(mp_ctx *c, const char *name, mp_rule rule, mp_binary_op kind, mp_tensor a,
+                        mp_tensor b)
+{
+    mp_op op = mp_op_open(name, NULL, MP_OPERANDS(&a, &b));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = combined(c, rule, kind, a, b);
+    return y;
 }
 
 mp_tensor mp_add(mp_ctx *c, mp_tensor a, mp_tensor b)
@@ -119,24 +126,32 @@ mp_tensor mp_mul(mp_ctx *c, mp_tensor a, mp_tensor b)
     return binary(c, "mul", MP_RULE_MUL, MP_BINARY_MUL, a, b);
 }
 
+static mp_tensor by_number(mp_ctx *c, mp_rule rule, mp_scalar_op kind, mp_tensor x, float a, float b)
+{
+    const mp_dtype dtype = mp_rule_check(c, rule, x, x);
+    const mp_tensor y = mp_failed(c) ? MP_NONE : mp_like_as(c, x, dtype);
+
+    if (kind == MP_SCALAR_ADD && !mp_failed(c))
+        a = mp_round_to(x.dtype, a);
+    if (!mp_failed(c))
+        c->backend->vector.scalar(c, kind, x, a, b, y);
+    return y;
+}
+
 static mp_tensor with_scalar(mp_ctx *c, const char *name, mp_rule rule, mp_scalar_op kind,
                              mp_tensor x, float a, float b)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, name, NULL);
-    const mp_dtype dtype = mp_rule_check(c, rule, x, x);
-    const mp_tensor y = mp_failed(c) ? MP_NONE : mp_like_as(c, x, dtype);
-    if (!mp_failed(c))
-        c->backend->vector.scalar(c, kind, x, a, b, y);
-    return mp_op_end(c, &op, y);
+    mp_op op = mp_op_open(name, NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = by_number(c, rule, kind, x, a, b);
+    return y;
 }
 
 mp_tensor mp_add_scalar(mp_ctx *c, mp_tensor x, float s)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    return with_scalar(c, "add", MP_RULE_ADD, MP_SCALAR_ADD, x, mp_round_to(x.dtype, s), 0.0f);
+    return with_scalar(c, "add", MP_RULE_ADD, MP_SCALAR_ADD, x, s, 0.0f);
 }
 
 mp_tensor mp_mul_scalar(mp_ctx *c, mp_tensor x, float s)
@@ -215,16 +230,25 @@ bool mp_act_parse(const char *name, mp_act *out)
     return false;
 }
 
-static mp_tensor activate_into(mp_ctx *c, mp_tensor x, mp_act act, bool in_place)
+static mp_tensor activated(mp_ctx *c, mp_tensor x, mp_act act, bool in_place)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, activations[act].name, NULL);
     mp_rule_check(c, activations[act].rule, x, x);
     const mp_tensor y = in_place ? x : mp_like(c, x);
     if (!mp_failed(c))
         c->backend->vector.activate(c, act, x, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+static mp_tensor activate_into(mp_ctx *c, mp_tensor x, mp_act act, bool in_place)
+{
+    mp_op op = mp_op_open(activations[act].name, NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    /* A second attempt needs what the first one has read. */
+    in_place = in_place && c->policy != MP_FALLBACK;
+    while (mp_op_run(c, &op, &y))
+        y = activated(c, x, act, in_place);
+    return y;
 }
 
 mp_tensor mp_activate(mp_ctx *c, mp_tensor x, mp_act act)
@@ -237,13 +261,10 @@ mp_tensor mp_activate_(mp_ctx *c, mp_tensor x, mp_act act)
     return activate_into(c, x, act, true);
 }
 
-mp_tensor mp_where(mp_ctx *c, const uint8_t *mask, mp_tensor a, mp_tensor b)
+static mp_tensor where(mp_ctx *c, const uint8_t *mask, mp_tensor a, mp_tensor b)
 {
     char as[96], bs[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "where", NULL);
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_WHERE, a, b);
     if (!mp_failed(c) && !mp_same_shape(a, b))
         return mp_fail(c, MP_ESHAPE, NULL, "where: %s and %s", mp_shape_text(a, as, sizeof as),
@@ -251,29 +272,43 @@ mp_tensor mp_where(mp_ctx *c, const uint8_t *mask, mp_tensor a, mp_tensor b)
     const mp_tensor y = mp_failed(c) ? MP_NONE : mp_like_as(c, a, dtype);
     if (!mp_failed(c))
         c->backend->vector.where(c, mask, a, b, y);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_sum(mp_ctx *c, mp_tensor x)
+mp_tensor mp_where(mp_ctx *c, const uint8_t *mask, mp_tensor a, mp_tensor b)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "sum", NULL);
+    mp_op op = mp_op_open("where", NULL, MP_OPERANDS(&a, &b));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = where(c, mask, a, b);
+    return y;
+}
+
+static mp_tensor sum(mp_ctx *c, mp_tensor x)
+{
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_SUM, x, x);
     const mp_tensor y = mp_failed(c) ? MP_NONE : mp_new(c, dtype, 0, NULL);
     if (!mp_failed(c))
         c->backend->vector.sum(c, x, y);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_glu(mp_ctx *c, mp_tensor x, mp_act act)
+mp_tensor mp_sum(mp_ctx *c, mp_tensor x)
+{
+    mp_op op = mp_op_open("sum", NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = sum(c, x);
+    return y;
+}
+
+static mp_tensor glu(mp_ctx *c, mp_tensor x, mp_act act)
 {
     char xs[96];
     int64_t dims[MP_MAX_RANK];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "glu", NULL);
     mp_rule_check(c, activations[act].rule, x, x);
     mp_rule_check(c, MP_RULE_MUL, x, x);
     if (mp_failed(c))
@@ -286,16 +321,23 @@ mp_tensor mp_glu(mp_ctx *c, mp_tensor x, mp_act act)
     const mp_tensor y = mp_new(c, x.dtype, x.rank, dims);
     if (!mp_failed(c))
         c->backend->vector.gate(c, act, x, n, x, 0, 2 * n, y);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_gate(mp_ctx *c, mp_tensor g, mp_tensor u, mp_act act)
+mp_tensor mp_glu(mp_ctx *c, mp_tensor x, mp_act act)
+{
+    mp_op op = mp_op_open("glu", NULL, MP_OPERANDS(&x));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = glu(c, x, act);
+    return y;
+}
+
+static mp_tensor gated(mp_ctx *c, mp_tensor g, mp_tensor u, mp_act act)
 {
     char gs[96], us[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "gate", NULL);
     mp_rule_check(c, activations[act].rule, g, g);
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_MUL, g, u);
     if (mp_failed(c))
@@ -306,7 +348,17 @@ mp_tensor mp_gate(mp_ctx *c, mp_tensor g, mp_tensor u, mp_act act)
     const mp_tensor y = mp_like_as(c, g, dtype);
     if (!mp_failed(c))
         c->backend->vector.gate(c, act, g, 0, u, 0, mp_dim(g, -1), y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_gate(mp_ctx *c, mp_tensor g, mp_tensor u, mp_act act)
+{
+    mp_op op = mp_op_open("gate", NULL, MP_OPERANDS(&g, &u));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = gated(c, g, u, act);
+    return y;
 }
 
 /* A parameter of modulation: one row for each entry of the batch. */
@@ -316,13 +368,10 @@ static bool is_row_of(mp_tensor p, mp_tensor x)
            p.dim[2] == x.dim[2];
 }
 
-mp_tensor mp_modulate(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale)
+static mp_tensor modulate(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale)
 {
     char xs[96], ss[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "modulate", NULL);
     mp_rule_check(c, MP_RULE_ADD, scale, scale);
     const mp_tensor product = {.dtype = mp_rule_check(c, MP_RULE_MUL, x, scale)};
     const mp_dtype dtype =
@@ -335,16 +384,23 @@ mp_tensor mp_modulate(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale)
     const mp_tensor y = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.modulate(c, x, shift, scale, y);
-    return mp_op_end(c, &op, y);
+    return y;
 }
 
-mp_tensor mp_add_gated(mp_ctx *c, mp_tensor x, mp_tensor gate, mp_tensor y)
+mp_tensor mp_modulate(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale)
+{
+    mp_op op = mp_op_open("modulate", NULL, MP_OPERANDS(&x, &shift, &scale));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = modulate(c, x, shift, scale);
+    return y;
+}
+
+static mp_tensor add_gated(mp_ctx *c, mp_tensor x, mp_tensor gate, mp_tensor y)
 {
     char xs[96], gs[96];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "add_gated", NULL);
     const mp_tensor product = {.dtype = mp_rule_check(c, MP_RULE_MUL, gate, y)};
     const mp_dtype dtype =
         mp_failed(c) ? MP_DTYPE_COUNT : mp_rule_check(c, MP_RULE_ADD, x, product);
@@ -356,5 +412,15 @@ mp_tensor mp_add_gated(mp_ctx *c, mp_tensor x, mp_tensor gate, mp_tensor y)
     const mp_tensor out = mp_like_as(c, x, dtype);
     if (!mp_failed(c))
         c->backend->vector.add_gated(c, x, gate, y, out);
-    return mp_op_end(c, &op, out);
+    return out;
+}
+
+mp_tensor mp_add_gated(mp_ctx *c, mp_tensor x, mp_tensor gate, mp_tensor y)
+{
+    mp_op op = mp_op_open("add_gated", NULL, MP_OPERANDS(&x, &gate, &y));
+    mp_tensor out = MP_NONE;
+
+    while (mp_op_run(c, &op, &out))
+        out = add_gated(c, x, gate, y);
+    return out;
 }

@@ -19,14 +19,11 @@ static void check_bias(mp_ctx *c, mp_tensor w, mp_tensor b)
                 mp_dtype_scalar(b.dtype), mp_dtype_scalar(w.dtype));
 }
 
-mp_tensor mp_linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
+static mp_tensor linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
 {
     char xs[96], ws[96];
     int64_t dims[MP_MAX_RANK];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "linear", &w);
     check_bias(c, w, b);
     const mp_dtype dtype = mp_rule_check(c, linear_rule(x, b), x, w);
     if (mp_failed(c))
@@ -43,7 +40,17 @@ mp_tensor mp_linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
     const mp_tensor y = mp_new(c, dtype, x.rank, dims);
     if (!mp_failed(c))
         c->backend->product.linear(c, x, w, b, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
+{
+    mp_op op = mp_op_open("linear", &w, MP_OPERANDS(&x, &w, &b));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = linear(c, x, w, b);
+    return y;
 }
 
 static bool same_batch(mp_tensor a, mp_tensor b)
@@ -54,14 +61,11 @@ static bool same_batch(mp_tensor a, mp_tensor b)
     return true;
 }
 
-mp_tensor mp_matmul(mp_ctx *c, mp_tensor a, mp_tensor b)
+static mp_tensor matmul(mp_ctx *c, mp_tensor a, mp_tensor b)
 {
     char as[96], bs[96];
     int64_t dims[MP_MAX_RANK];
 
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "matmul", NULL);
     const mp_dtype dtype = mp_rule_check(c, a.rank > 2 ? MP_RULE_MATMUL4D : MP_RULE_MATMUL2D, a, b);
     if (mp_failed(c))
         return MP_NONE;
@@ -74,5 +78,15 @@ mp_tensor mp_matmul(mp_ctx *c, mp_tensor a, mp_tensor b)
     const mp_tensor y = mp_new(c, dtype, a.rank, dims);
     if (!mp_failed(c))
         c->backend->product.matmul(c, a, b, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_matmul(mp_ctx *c, mp_tensor a, mp_tensor b)
+{
+    mp_op op = mp_op_open("matmul", NULL, MP_OPERANDS(&a, &b));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = matmul(c, a, b);
+    return y;
 }

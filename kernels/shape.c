@@ -14,16 +14,13 @@ static mp_tensor misfit(mp_ctx *c, const char *name, mp_tensor x, int64_t number
                    mp_shape_text(x, xs, sizeof xs), (long long)number);
 }
 
-mp_tensor mp_embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w)
+static mp_tensor embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w)
 {
-    if (mp_failed(c))
-        return MP_NONE;
-    const mp_op op = mp_op_begin(c, "embedding", &w);
     const mp_dtype dtype = mp_rule_check(c, MP_RULE_EMBEDDING, w, w);
     if (mp_failed(c))
         return MP_NONE;
     if (w.rank != 2)
-        return misfit(c, op.name, w, n);
+        return misfit(c, c->op, w, n);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= w.dim[0])
             return mp_fail(c, MP_ESHAPE, &w,
@@ -33,7 +30,17 @@ mp_tensor mp_embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w)
     const mp_tensor y = mp_new(c, dtype, 2, MP_DIMS(n, w.dim[1]));
     if (!mp_failed(c))
         c->backend->vector.embedding(c, ids, n, w, y);
-    return mp_op_end(c, &op, y);
+    return y;
+}
+
+mp_tensor mp_embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w)
+{
+    mp_op op = mp_op_open("embedding", &w, MP_OPERANDS(&w));
+    mp_tensor y = MP_NONE;
+
+    while (mp_op_run(c, &op, &y))
+        y = embedding(c, ids, n, w);
+    return y;
 }
 
 /* A result that x's elements are moved into as they lie in memory: a weight that is stored narrower

@@ -27,6 +27,8 @@ void mp_ctx_free(mp_ctx *c)
 {
     if (!c)
         return;
+    mp_action_clear(c);
+    mp_free(c->actions);
     mp_pool_free(c->pool);
     mp_free(c);
 }
@@ -50,9 +52,7 @@ void mp_ctx_clear(mp_ctx *c)
     c->scope[0] = '\0';
 }
 
-/* The module of a parameter is its name without the last part; without a named one, the scope.
- * text [MP_ERROR_MODULE].  Copies and nothing else: a signal handler may call it. */
-static void module_of(const mp_ctx *c, const mp_tensor *t, char *text)
+void mp_module_of(const mp_ctx *c, const mp_tensor *t, char *text)
 {
     const char *name = t && t->name ? t->name : NULL;
     const char *dot = name ? strrchr(name, '.') : NULL;
@@ -74,7 +74,7 @@ void mp_place(const mp_ctx *c, char *module, char *op)
         n = MP_ERROR_OP - 1;
     memcpy(op, name, n);
     op[n] = '\0';
-    module_of(c, c->op_weight, module);
+    mp_module_of(c, c->op_weight, module);
 }
 
 mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *format, ...)
@@ -83,7 +83,7 @@ mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *forma
 
     if (mp_failed(c))
         return MP_NONE;
-    module_of(c, t && t->name ? t : c->op_weight, c->err.module);
+    mp_module_of(c, t && t->name ? t : c->op_weight, c->err.module);
     snprintf(c->err.op, sizeof c->err.op, "%s", c->op ? c->op : "");
     va_start(args, format);
     mp_error_setv(&c->err, code, format, args);
@@ -104,12 +104,18 @@ void mp_push(mp_ctx *c, const char *format, ...)
     va_start(args, format);
     vsnprintf(c->scope + at, sizeof c->scope - at, format, args);
     va_end(args);
+    c->scope_dtype[c->depth - 1] = mp_declared(c, c->scope);
 }
 
 void mp_pop(mp_ctx *c)
 {
     assert(c->depth > 0);
     c->scope[c->scope_end[--c->depth]] = '\0';
+}
+
+mp_dtype mp_scope_dtype(const mp_ctx *c, int up)
+{
+    return c->depth > up ? c->scope_dtype[c->depth - 1 - up] : MP_DTYPE_COUNT;
 }
 
 const char *mp_module(const mp_ctx *c)
@@ -212,7 +218,7 @@ void mp_unobserve(mp_ctx *c, mp_observer o)
         }
 }
 
-static uint64_t now_ns(void)
+uint64_t mp_now_ns(void)
 {
     struct timespec t;
 
@@ -226,7 +232,7 @@ mp_op mp_op_begin(mp_ctx *c, const char *name, const mp_tensor *weight)
         c->op = name;
         c->op_weight = weight;
     }
-    return (mp_op){name, weight, c->observer_count ? now_ns() : 0};
+    return (mp_op){.name = name, .weight = weight, .start = c->observer_count ? mp_now_ns() : 0};
 }
 
 mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
@@ -236,8 +242,8 @@ mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
     if (mp_failed(c))
         return MP_NONE;
     if (c->observer_count) {
-        module_of(c, op->weight, module);
-        const mp_op_event event = {op->name, module, &y, now_ns() - op->start};
+        mp_module_of(c, op->weight, module);
+        const mp_op_event event = {op->name, module, &y, mp_now_ns() - op->start};
         for (int i = 0; i < c->observer_count; i++)
             c->observers[i].output(c->observers[i].user, &event);
     }

@@ -231,28 +231,12 @@ static bool is_stored(const mp_weights *w, const param *p)
            !is_skipped(module, w->o.storage_skip) && !is_skipped(module, w->o.keep_fp32);
 }
 
-/* An override names a parameter, its module or, like .to(dtype) on a module, a parent. */
-static bool is_matched(const char *pattern, const char *full)
-{
-    char path[NAME_BYTES];
-
-    snprintf(path, sizeof path, "%s", full);
-    for (;;) {
-        if (!fnmatch(pattern, path, 0))
-            return true;
-        char *dot = strrchr(path, '.');
-        if (!dot)
-            return false;
-        *dot = '\0';
-    }
-}
-
 static bool overridden(const mp_weights *w, const param *p, mp_dtype *out)
 {
     bool found = false;
 
     for (int i = 0; i < w->o.override_count; i++)
-        if (is_matched(w->o.overrides[i].match, p->full)) {
+        if (mp_path_matches(w->o.overrides[i].match, p->full)) {
             *out = w->o.overrides[i].dtype;
             found = true;
         }
@@ -548,11 +532,13 @@ static void convert(const mp_weights *w, const param *p, char *to)
 
 static void place(const mp_weights *w, param *p, char *to)
 {
+    p->bound.data = to;
+    if (w->o.no_values)
+        return;
     if (p->converted)
         convert(w, p, to);
     else
         memcpy(to, p->source.data, mp_nbytes(p->source));
-    p->bound.data = to;
 }
 
 static mp_code convert_all(mp_weights *w, mp_error *err)
