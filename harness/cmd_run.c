@@ -65,7 +65,7 @@ int mp_cmd_run(int argc, char **argv)
         MP_OPTION("dump", TEXT, &o.dump, "DIR", "write outputs and pictures there"),
         MP_OPTION("junit", TEXT, &o.junit, "FILE", "write a JUnit XML file, too"),
         MP_OPTION("resume", FLAG, &o.resume, NULL, "go on with the newest run of these cells"),
-        MP_OPTION("dry-run", FLAG, &o.dry_run, NULL, "check everything, list the cells, stop"),
+        MP_OPTION("dry-run", FLAG, &o.dry_run, NULL, "check everything, say what each cell will do, stop"),
         MP_OPTION("format", TEXT, &o.format, "text|json", "of the result on stdout",
                   .among = formats),
         MP_OPTION("engine", TEXT, &o.engine, "E",

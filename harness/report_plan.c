@@ -8,8 +8,8 @@
 #include "results/table.h"
 
 static const double MIB = 1048576.0;
-static const char rehearsed[] = "rehearsed without the math: what only values show, as that some "
-                                "are not finite, is not found";
+static const char rehearsed[] = "found without running the math; non-finite values are not found "
+                                "this way";
 static const char not_rehearsed[] = "nothing was rehearsed: only cells of the native engine are";
 
 static bool is_ok(const mp_rehearsal *r)
@@ -84,7 +84,7 @@ static void print_json(const mp_plan *p, const mp_foresight *foresight)
 
 static void print_actions(const mp_cell_result *r)
 {
-    enum { SHOWN = 40 };
+    enum { SHOWN = 16 };
     static const char *const heads[] = {"stage", "module", "op",     "kind",
                                         "from",  "to",     "count>", "elements>"};
     mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
