@@ -126,7 +126,8 @@ mp_tensor mp_mul(mp_ctx *c, mp_tensor a, mp_tensor b)
     return binary(c, "mul", MP_RULE_MUL, MP_BINARY_MUL, a, b);
 }
 
-static mp_tensor by_number(mp_ctx *c, mp_rule rule, mp_scalar_op kind, mp_tensor x, float a, float b)
+static mp_tensor by_number(mp_ctx *c, mp_rule rule, mp_scalar_op kind, mp_tensor x, float a,
+                           float b)
 {
     const mp_dtype dtype = mp_rule_check(c, rule, x, x);
     const mp_tensor y = mp_failed(c) ? MP_NONE : mp_like_as(c, x, dtype);

@@ -40,18 +40,35 @@ static bool is_boundary(const mp_ctx *c)
     return c->policy == MP_NEGOTIATE && mp_scope_dtype(c, 0) != mp_scope_dtype(c, 1);
 }
 
-mp_tensor mp_enter(mp_ctx *c, mp_tensor x)
+mp_tensor mp_take(mp_ctx *c, mp_tensor x)
 {
     const mp_dtype inner = mp_scope_dtype(c, 0);
 
     return is_boundary(c) && inner != MP_DTYPE_COUNT ? cast_at(c, MP_CAST_IN, NULL, x, inner) : x;
 }
 
-mp_tensor mp_leave(mp_ctx *c, mp_tensor y)
+mp_tensor mp_give(mp_ctx *c, mp_tensor y)
 {
     const mp_dtype outer = mp_scope_dtype(c, 1);
 
     return is_boundary(c) && outer != MP_DTYPE_COUNT ? cast_at(c, MP_CAST_OUT, NULL, y, outer) : y;
+}
+
+mp_tensor mp_enter(mp_ctx *c, mp_tensor x, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    mp_pushv(c, format, args);
+    va_end(args);
+    return mp_take(c, x);
+}
+
+mp_tensor mp_leave(mp_ctx *c, mp_tensor y)
+{
+    y = mp_give(c, y);
+    mp_pop(c);
+    return y;
 }
 
 /* A module that is one op with a weight has no scope of its own: its boundary is the op. */
@@ -64,7 +81,7 @@ static void enter_leaf(mp_ctx *c, mp_op *op)
         return;
     mp_module_of(c, op->weight, module);
     if (!strcmp(module, c->scope))
-        return; /* the model's own mp_enter and mp_leave */
+        return; /* the model's own mp_take and mp_give */
     const mp_dtype inner = mp_declared(c, module);
     if (inner == outer || inner == MP_DTYPE_COUNT)
         return;

@@ -91,20 +91,26 @@ mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *forma
     return MP_NONE;
 }
 
-void mp_push(mp_ctx *c, const char *format, ...)
+void mp_pushv(mp_ctx *c, const char *format, va_list args)
 {
     const size_t before = strlen(c->scope);
     size_t at = before;
-    va_list args;
 
     assert(c->depth < MP_SCOPE_DEPTH);
     c->scope_end[c->depth++] = before;
     if (at && at + 1 < sizeof c->scope)
         c->scope[at++] = '.';
-    va_start(args, format);
     vsnprintf(c->scope + at, sizeof c->scope - at, format, args);
-    va_end(args);
     c->scope_dtype[c->depth - 1] = mp_declared(c, c->scope);
+}
+
+void mp_push(mp_ctx *c, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    mp_pushv(c, format, args);
+    va_end(args);
 }
 
 void mp_pop(mp_ctx *c)
@@ -176,9 +182,14 @@ mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x)
     return x;
 }
 
-void mp_keep2(mp_ctx *c, mp_mark mark, mp_tensor x, mp_tensor y)
+void mp_keep_all(mp_ctx *c, mp_mark mark, int n, const mp_tensor *xs)
 {
-    mp_pool_release(c->pool, mark.serial, (void *[]){x.data, y.data}, 2);
+    void *keep[8];
+
+    assert(n <= 8);
+    for (int i = 0; i < n; i++)
+        keep[i] = xs[i].data;
+    mp_pool_release(c->pool, mark.serial, keep, n);
 }
 
 void mp_drop(mp_ctx *c, mp_mark mark)

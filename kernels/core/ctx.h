@@ -48,10 +48,21 @@ void mp_place(const mp_ctx *c, char *module, char *op);
 /* The dtypes that modules are to compute in, for the policy negotiate: the last entry counts that
  * matches a module's path.  The list must live as long as the context; NULL: none. */
 void mp_declare(mp_ctx *c, const mp_dtype_override *list, int count);
-/* Under negotiate, the module that was pushed last takes x in its own dtype; else x as it is. */
-mp_tensor mp_enter(mp_ctx *c, mp_tensor x);
-/* ... and gives y back in the dtype of the module around it, before its mp_pop.  A component's
- * results stay in the dtype of the component. */
+/* A module with a forward of its own takes its inputs and gives its outputs: under negotiate, an
+ * input comes in the dtype of the module that was pushed last, and an output goes, before its
+ * mp_pop, in that of the module around it.  A component's outputs stay in the component's dtype.
+ * Under the other policies both return the tensor as it is. */
+mp_tensor mp_take(mp_ctx *c, mp_tensor x);
+mp_tensor mp_give(mp_ctx *c, mp_tensor y);
+/* Of a module with one input and one output: mp_push and mp_take, mp_give and mp_pop.
+ *
+ *     x = mp_enter(c, x, "mlp");
+ *     x = mp_linear(c, ...);
+ *     return mp_leave(c, x);
+ *
+ * A mark whose mp_keep is to spare the entered x is opened after mp_enter. */
+mp_tensor mp_enter(mp_ctx *c, mp_tensor x, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 mp_tensor mp_leave(mp_ctx *c, mp_tensor y);
 
 /* What the policy did since the last mp_action_clear, in the order of first occurrence. */
@@ -73,7 +84,8 @@ mp_mark mp_open(mp_ctx *c);
 /* Frees every block allocated since mark but the one that holds x; x stays where it is.  When x
  * lies outside (a weight, an older block), everything since mark is freed. */
 mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x);
-void mp_keep2(mp_ctx *c, mp_mark mark, mp_tensor x, mp_tensor y);
+/* The same for up to eight tensors. */
+void mp_keep_all(mp_ctx *c, mp_mark mark, int n, const mp_tensor *xs);
 void mp_drop(mp_ctx *c, mp_mark mark);
 /* Gives unused pages back to the system: between tiles, and when a stage is over. */
 void mp_trim(mp_ctx *c);

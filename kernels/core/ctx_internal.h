@@ -76,6 +76,7 @@ bool mp_op_run(mp_ctx *c, mp_op *op, mp_tensor *y);
 /* The module of a parameter is its name without the last part; without a named one, the scope.
  * text [MP_ERROR_MODULE].  Copies and nothing else: a signal handler may call it. */
 void mp_module_of(const mp_ctx *c, const mp_tensor *t, char *text);
+void mp_pushv(mp_ctx *c, const char *format, va_list args);
 /* What was declared of a module; MP_DTYPE_COUNT: nothing. */
 mp_dtype mp_declared(const mp_ctx *c, const char *module);
 /* Of the scope `up` pushes above the current one; MP_DTYPE_COUNT: none, or outside all. */

@@ -248,23 +248,18 @@ mp_autoencoder_kl_facts mp_autoencoder_kl_get_facts(const mp_autoencoder_kl *m)
 /* ---- forward -------------------------------------------------------------------------------- */
 
 /* conv_out(silu(Norm(x))): the activation is SiLU whatever act_fn says. */
-static mp_tensor leave(mp_ctx *c, const mp_autoencoder_kl *m, const side *s, mp_tensor x)
+static mp_tensor finish(mp_ctx *c, const mp_autoencoder_kl *m, const side *s, mp_tensor x)
 {
     const mp_mark mark = mp_open(c);
 
     x = mp_kl_norm_forward(c, &m->config, &s->conv_norm_out, x);
-    mp_push(c, "conv_act");
-    x = mp_keep(c, mark, mp_activate_(c, x, MP_ACT_SILU));
-    mp_pop(c);
+    x = mp_keep(c, mark, mp_leave(c, mp_activate_(c, mp_enter(c, x, "conv_act"), MP_ACT_SILU)));
     return mp_keep(c, mark, mp_apply_conv2d(c, &s->conv_out, x, conv3x3));
 }
 
 static mp_tensor middle(mp_ctx *c, const mp_autoencoder_kl *m, const side *s, mp_tensor x)
 {
-    mp_push(c, "mid_block");
-    x = mp_kl_mid_forward(c, &m->config, &s->mid, x);
-    mp_pop(c);
-    return x;
+    return mp_leave(c, mp_kl_mid_forward(c, &m->config, &s->mid, mp_enter(c, x, "mid_block")));
 }
 
 /* x [B, H, W, in] -> [B, H/f, W/f, 2*latent] */
@@ -274,16 +269,14 @@ static mp_tensor encode(mp_ctx *c, const void *model, mp_tensor x)
     const side *const s = &m->encoder;
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "encoder");
-    x = mp_apply_conv2d(c, &s->conv_in, x, conv3x3);
+    x = mp_apply_conv2d(c, &s->conv_in, mp_enter(c, x, "encoder"), conv3x3);
     for (int i = 0; i < m->stages; i++) {
-        mp_push(c, "down_blocks.%d", i);
-        x = mp_keep(c, mark, mp_kl_down_forward(c, &m->config, &s->blocks[i], x));
-        mp_pop(c);
+        x = mp_enter(c, x, "down_blocks.%d", i);
+        x = mp_leave(c, mp_kl_down_forward(c, &m->config, &s->blocks[i], x));
+        x = mp_keep(c, mark, x);
     }
     x = mp_keep(c, mark, middle(c, m, s, x));
-    x = mp_keep(c, mark, leave(c, m, s, x));
-    mp_pop(c);
+    x = mp_keep(c, mark, mp_leave(c, finish(c, m, s, x)));
     if (m->use_quant_conv)
         x = mp_keep(c, mark, mp_apply_conv2d(c, &m->quant_conv, x, conv1x1));
     return x;
@@ -298,17 +291,15 @@ static mp_tensor decode(mp_ctx *c, const void *model, mp_tensor z)
 
     if (m->use_post_quant_conv)
         z = mp_apply_conv2d(c, &m->post_quant_conv, z, conv1x1);
-    mp_push(c, "decoder");
+    z = mp_enter(c, z, "decoder");
     mp_tensor x = mp_keep(c, mark, mp_apply_conv2d(c, &s->conv_in, z, conv3x3));
     x = mp_keep(c, mark, middle(c, m, s, x));
     for (int i = 0; i < m->stages; i++) {
-        mp_push(c, "up_blocks.%d", i);
-        x = mp_keep(c, mark, mp_kl_up_forward(c, &m->config, &s->blocks[i], x));
-        mp_pop(c);
+        x = mp_enter(c, x, "up_blocks.%d", i);
+        x = mp_leave(c, mp_kl_up_forward(c, &m->config, &s->blocks[i], x));
+        x = mp_keep(c, mark, x);
     }
-    x = mp_keep(c, mark, leave(c, m, s, x));
-    mp_pop(c);
-    return x;
+    return mp_keep(c, mark, mp_leave(c, finish(c, m, s, x)));
 }
 
 /* ---- tiles and slices ----------------------------------------------------------------------- */
@@ -420,7 +411,8 @@ static mp_tensor run(mp_ctx *c, const mp_autoencoder_kl *m, mp_tensor x, bool en
 
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "vae");
+    const mp_mark mark = mp_open(c);
+    x = mp_enter(c, x, "vae");
     if (x.rank != 4 || x.dim[0] < 1 || x.dim[0] > INT32_MAX) {
         mp_fail(c, MP_ESHAPE, NULL, "expected a batch of pictures or latents [B, H, W, C]");
     } else {
@@ -431,8 +423,7 @@ static mp_tensor run(mp_ctx *c, const mp_autoencoder_kl *m, mp_tensor x, bool en
             y = r.slicing && x.dim[0] > 1 ? run_slices(c, m, x, encoding, tiles)
                                           : run_one(c, m, x, encoding, tiles);
     }
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 mp_tensor mp_autoencoder_kl_decode(mp_ctx *c, const mp_autoencoder_kl *m, mp_tensor z,

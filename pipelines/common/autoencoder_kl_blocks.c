@@ -59,9 +59,8 @@ static mp_tensor resnets(mp_ctx *c, const mp_kl_config *o, const mp_kl_block *p,
     const mp_mark mark = mp_open(c);
 
     for (int64_t i = 0; i < p->layers; i++) {
-        mp_push(c, "resnets.%lld", (long long)i);
-        x = mp_keep(c, mark, resnet(c, o, &p->resnets[i], x));
-        mp_pop(c);
+        x = resnet(c, o, &p->resnets[i], mp_enter(c, x, "resnets.%lld", (long long)i));
+        x = mp_keep(c, mark, mp_leave(c, x));
     }
     return x;
 }
@@ -87,13 +86,12 @@ static mp_tensor project(mp_ctx *c, const mp_affine *p, const char *name, mp_ten
 
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "%s", name);
+    x = mp_enter(c, x, "%s", name); /* a cast keeps the strides */
     if (x.dim[1] == 1)
         y = mp_apply_linear(c, p, x);
     else
         y = mp_cast(c, mp_add(c, mp_linear(c, x, p->weight, MP_NONE), p->bias), x.dtype);
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 /* x + Wo softmax(q k^T / sqrt(C)) v of the normed pixels, one head of all channels. */
@@ -176,10 +174,8 @@ mp_tensor mp_kl_down_forward(mp_ctx *c, const mp_kl_config *o, const mp_kl_block
     x = mp_keep(c, mark, resnets(c, o, p, x));
     if (!p->resample)
         return x;
-    mp_push(c, "downsamplers.0");
-    x = mp_keep(c, mark, downsample(c, &p->conv, x));
-    mp_pop(c);
-    return x;
+    x = downsample(c, &p->conv, mp_enter(c, x, "downsamplers.0"));
+    return mp_keep(c, mark, mp_leave(c, x));
 }
 
 mp_tensor mp_kl_up_forward(mp_ctx *c, const mp_kl_config *o, const mp_kl_block *p, mp_tensor x)
@@ -189,27 +185,21 @@ mp_tensor mp_kl_up_forward(mp_ctx *c, const mp_kl_config *o, const mp_kl_block *
     x = mp_keep(c, mark, resnets(c, o, p, x));
     if (!p->resample)
         return x;
-    mp_push(c, "upsamplers.0");
+    x = mp_enter(c, x, "upsamplers.0");
     x = mp_keep(c, mark, mp_upsample_nearest2(c, x));
-    x = mp_keep(c, mark, mp_apply_conv2d(c, &p->conv, x, conv3x3));
-    mp_pop(c);
-    return x;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_conv2d(c, &p->conv, x, conv3x3)));
 }
 
 mp_tensor mp_kl_mid_forward(mp_ctx *c, const mp_kl_config *o, const mp_kl_mid *p, mp_tensor x)
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "resnets.0");
-    x = mp_keep(c, mark, resnet(c, o, &p->resnets[0], x));
-    mp_pop(c);
+    x = resnet(c, o, &p->resnets[0], mp_enter(c, x, "resnets.0"));
+    x = mp_keep(c, mark, mp_leave(c, x));
     if (p->attention) {
-        mp_push(c, "attentions.0");
-        x = mp_keep(c, mark, attention(c, o, &p->attn, x));
-        mp_pop(c);
+        x = attention(c, o, &p->attn, mp_enter(c, x, "attentions.0"));
+        x = mp_keep(c, mark, mp_leave(c, x));
     }
-    mp_push(c, "resnets.1");
-    x = mp_keep(c, mark, resnet(c, o, &p->resnets[1], x));
-    mp_pop(c);
-    return x;
+    x = resnet(c, o, &p->resnets[1], mp_enter(c, x, "resnets.1"));
+    return mp_keep(c, mark, mp_leave(c, x));
 }

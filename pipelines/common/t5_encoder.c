@@ -208,13 +208,9 @@ int64_t mp_t5_encoder_width(const mp_t5_encoder *m)
 
 /* T5LayerNorm has the rounding points of diffusers' RMSNorm: x * rsqrt(mean(x^2) + eps) in fp32,
  * rounded to the weight's dtype if that is a half; times the weight, rounded. */
-static mp_tensor layer_norm(mp_ctx *c, const mp_t5_encoder *m, mp_tensor x, mp_tensor w,
-                            const char *name)
+static mp_tensor layer_norm(mp_ctx *c, const mp_t5_encoder *m, mp_tensor x, mp_tensor w)
 {
-    mp_push(c, "%s", name);
-    x = mp_rms_norm(c, x, w, MP_NONE, (float)m->config.eps, MP_RMS_DIFFUSERS);
-    mp_pop(c);
-    return x;
+    return mp_rms_norm(c, x, w, MP_NONE, (float)m->config.eps, MP_RMS_DIFFUSERS);
 }
 
 /* _relative_position_bucket, bidirectional.  distance: key minus query.  Logarithm, quotient and
@@ -246,7 +242,7 @@ static mp_tensor position_bias(mp_ctx *c, const mp_t5_encoder *m, int i, int64_t
     return mp_keep(c, mark, mp_permute(c, bias, (const int[]){1, 0}));
 }
 
-/* What every layer shares. */
+/* What every layer reads beside the hidden states. */
 typedef struct inputs {
     mp_tensor bias, padding;
     int64_t n;
@@ -258,22 +254,20 @@ static mp_tensor self_attention(mp_ctx *c, const mp_t5_encoder *m, int i, const 
 {
     const layer *const p = &m->layers[i];
     const mp_mark mark = mp_open(c);
+
+    x = mp_enter(c, x, "SelfAttention");
     const mp_attn_opts opts = {
         .heads = (int)m->config.heads,
         .scale = 1.0f,
-        .mask = in->padding,
-        .bias = m->config.bias_per_layer ? position_bias(c, m, i, in->n) : in->bias,
+        .mask = mp_take(c, in->padding),
+        .bias = mp_given(in->bias) ? mp_take(c, in->bias) : position_bias(c, m, i, in->n),
         .rounding = MP_ATTN_SDPA,
     };
-
-    mp_push(c, ATTENTION, i);
     const mp_tensor q = mp_apply_linear(c, &p->q, x);
     const mp_tensor k = mp_apply_linear(c, &p->k, x);
     const mp_tensor v = mp_apply_linear(c, &p->v, x);
-    mp_tensor y = mp_keep(c, mark, mp_attn_softmax(c, q, k, v, opts));
-    y = mp_keep(c, mark, mp_apply_linear(c, &p->o, y));
-    mp_pop(c);
-    return y;
+    const mp_tensor y = mp_keep(c, mark, mp_attn_softmax(c, q, k, v, opts));
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->o, y)));
 }
 
 /* wo(act(wi_0(x)) * wi_1(x)), or wo(act(wi(x))); what wo sees is cast to wo's dtype. */
@@ -282,46 +276,39 @@ static mp_tensor feed_forward(mp_ctx *c, const mp_t5_encoder *m, int i, mp_tenso
     const layer *const p = &m->layers[i];
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, FEED_FORWARD, i);
+    x = mp_enter(c, x, "DenseReluDense");
     mp_tensor u = mp_apply_linear(c, &p->wi, x);
     if (m->config.gated)
         u = mp_keep(c, mark, mp_gate(c, u, mp_apply_linear(c, &p->wi_linear, x), m->config.act));
     else
         u = mp_activate_(c, u, m->config.act);
     u = mp_keep(c, mark, mp_cast(c, u, p->wo.weight.dtype));
-    u = mp_keep(c, mark, mp_apply_linear(c, &p->wo, u));
-    mp_pop(c);
-    return u;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->wo, u)));
 }
 
 /* x was made after `mark`: each equation's result replaces it. */
-static mp_tensor block(mp_ctx *c, mp_mark mark, const mp_t5_encoder *m, int i, const inputs *in,
+static mp_tensor block(mp_ctx *c, mp_mark mark, const mp_t5_encoder *m, int i, inputs in,
                        mp_tensor x)
 {
     const layer *const p = &m->layers[i];
 
+    x = mp_enter(c, x, "block.%d", i);
+    in.bias = mp_take(c, in.bias);
+    in.padding = mp_take(c, in.padding);
+
     /* x += Attn(Norm(x)) */
-    mp_push(c, "encoder.block.%d.layer.0", i);
-    mp_tensor u = layer_norm(c, m, x, p->attention_norm, "layer_norm");
-    mp_pop(c);
-    u = self_attention(c, m, i, in, u);
-    mp_push(c, "encoder.block.%d.layer.0", i);
-    x = mp_keep(c, mark, mp_add(c, x, u));
-    mp_pop(c);
+    x = mp_enter(c, x, "layer.0");
+    in.bias = mp_take(c, in.bias);
+    in.padding = mp_take(c, in.padding);
+    mp_tensor u = self_attention(c, m, i, &in, layer_norm(c, m, x, p->attention_norm));
+    x = mp_keep(c, mark, mp_leave(c, mp_add(c, x, u)));
     x = mp_keep(c, mark, mp_clip_infinite(c, x));
 
     /* x += FF(Norm(x)) */
-    mp_push(c, "encoder.block.%d.layer.1", i);
-    u = layer_norm(c, m, x, p->ff_norm, "layer_norm");
-    mp_pop(c);
-    u = feed_forward(c, m, i, u);
-    mp_push(c, "encoder.block.%d.layer.1", i);
-    x = mp_keep(c, mark, mp_add(c, x, u));
-    mp_pop(c);
-    mp_push(c, "encoder.block.%d", i);
-    x = mp_keep(c, mark, mp_clip_infinite(c, x));
-    mp_pop(c);
-    return x;
+    x = mp_enter(c, x, "layer.1");
+    u = feed_forward(c, m, i, layer_norm(c, m, x, p->ff_norm));
+    x = mp_keep(c, mark, mp_leave(c, mp_add(c, x, u)));
+    return mp_keep(c, mark, mp_leave(c, mp_clip_infinite(c, x)));
 }
 
 /* 0 for tokens, the dtype's most negative number for padding: [1, n].  transformers puts that
@@ -343,6 +330,16 @@ static mp_tensor embed(mp_ctx *c, const mp_t5_encoder *m, const int32_t *ids, in
     return mp_failed(c) ? MP_NONE : mp_reshape(x, 3, MP_DIMS(1, n, m->config.d_model));
 }
 
+/* The bias of the first block's attention as the other blocks get it: out of three modules. */
+static mp_tensor shared_bias(mp_ctx *c, const mp_t5_encoder *m, int64_t n)
+{
+    mp_push(c, "block.0");
+    mp_push(c, "layer.0");
+    mp_push(c, "SelfAttention");
+    mp_tensor bias = mp_leave(c, position_bias(c, m, 0, n));
+    return mp_leave(c, mp_leave(c, bias));
+}
+
 mp_tensor mp_t5_encoder_forward(mp_ctx *c, const mp_t5_encoder *m, const int32_t *ids,
                                 const uint8_t *mask, int64_t n)
 {
@@ -350,17 +347,19 @@ mp_tensor mp_t5_encoder_forward(mp_ctx *c, const mp_t5_encoder *m, const int32_t
     inputs in = {.n = n};
 
     mp_push(c, "%s", m->component);
+    mp_push(c, "encoder");
     if (n < 1 || n > INT32_MAX)
         mp_fail(c, MP_ESHAPE, NULL, "T5 encoder: %lld tokens, expected at least one", (long long)n);
     if (mask && !mp_failed(c))
         in.padding = padding_bias(c, mask, n, m->embed_tokens.dtype);
+    const inputs first = in; /* it makes its own bias */
     if (!m->config.bias_per_layer && !mp_failed(c))
-        in.bias = position_bias(c, m, 0, n);
+        in.bias = shared_bias(c, m, n);
     const mp_mark mark = mp_open(c);
     mp_tensor x = mp_failed(c) ? MP_NONE : embed(c, m, ids, n);
     for (int i = 0; i < (int)m->config.layers && !mp_failed(c); i++)
-        x = block(c, mark, m, i, &in, x);
-    x = layer_norm(c, m, x, m->final_layer_norm, "encoder.final_layer_norm");
+        x = block(c, mark, m, i, i ? in : first, x);
+    x = mp_leave(c, layer_norm(c, m, x, m->final_layer_norm));
     mp_pop(c);
     return mp_keep(c, outer, x);
 }

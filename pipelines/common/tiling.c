@@ -260,7 +260,7 @@ mp_tensor mp_tiled_forward(mp_ctx *c, const mp_tile_plan *plan, mp_tensor x, mp_
             if (!mp_given(m.out))
                 make_mosaic(c, &m, x, tile);
             place(c, &m, x, tile, i, j);
-            mp_keep2(c, start, m.out, m.edges);
+            mp_keep_all(c, start, 2, (mp_tensor[]){m.out, m.edges});
             mp_trim(c);
         }
     return mp_keep(c, start, m.out);

@@ -357,11 +357,11 @@ static mp_tensor block_forward(mp_ctx *c, mp_mark mark, const mp_sana_config *o,
     mp_tensor u = mp_cast(c, modulated(c, x, &no_norm, "norm1", eps, m, 0), x.dtype);
     u = self_attention(c, o, &p->self, u);
     x = mp_add_gated(c, x, entry(c, m, 2), u);
-    mp_keep2(c, mark, x, m);
+    mp_keep_all(c, mark, 2, (mp_tensor[]){x, m});
 
     /* x += Attn(x, text) */
     x = mp_add(c, cross_attention(c, o, &p->cross, x, text, bias, first), x);
-    mp_keep2(c, mark, x, m);
+    mp_keep_all(c, mark, 2, (mp_tensor[]){x, m});
 
     /* u = (1 + g2) LN(x) + b2;   x += a2 MixFFN(u) */
     u = modulated(c, x, &p->norm2, "norm2", eps, m, 3);
@@ -406,7 +406,7 @@ static void embed_time(mp_ctx *c, const mp_sana_transformer *m, const float *tim
         *t0 =
             mp_add(c, *t0, embed_numbers(c, &m->guidance, guidance, n, dtype, "guidance_embedder"));
     *t6 = mp_apply_linear(c, &m->time_linear, mp_activate(c, *t0, MP_ACT_SILU));
-    mp_keep2(c, mark, *t0, *t6);
+    mp_keep_all(c, mark, 2, (mp_tensor[]){*t0, *t6});
     mp_pop(c);
     if (!mp_failed(c))
         *t6 = mp_reshape(*t6, 3, MP_DIMS(n, 6, inner_dim(&m->config)));

@@ -192,14 +192,9 @@ static mp_tensor embed(mp_ctx *c, const mp_clip_text *m, const int32_t *ids, int
     const mp_mark mark = mp_open(c);
 
     mp_push(c, "embeddings");
-    mp_push(c, "token_embedding");
     const mp_tensor tokens = mp_embedding(c, ids, n, m->token_embedding);
-    mp_pop(c);
-    mp_push(c, "position_embedding");
     const mp_tensor positions = mp_embedding(c, m->positions, n, m->position_embedding);
-    mp_pop(c);
-    const mp_tensor x = mp_add(c, tokens, positions);
-    mp_pop(c);
+    const mp_tensor x = mp_leave(c, mp_add(c, tokens, positions));
     if (mp_failed(c))
         return MP_NONE;
     return mp_keep(c, mark, mp_reshape(x, 3, MP_DIMS(1, n, m->config.sizes.hidden)));
@@ -209,21 +204,19 @@ static mp_tensor embed(mp_ctx *c, const mp_clip_text *m, const int32_t *ids, int
  * (MP_ATTN_SDPA); each projection rounds.  [1, n, D] -> [1, n, D] */
 static mp_tensor self_attention(mp_ctx *c, const mp_clip_text *m, const layer *p, mp_tensor x)
 {
-    const mp_mark mark = mp_open(c);
     const mp_attn_opts opts = {
         .heads = (int)m->config.heads,
         .scale = (float)pow((double)(m->config.sizes.hidden / m->config.heads), -0.5),
         .causal = true,
         .rounding = MP_ATTN_SDPA};
 
-    mp_push(c, "self_attn");
+    const mp_mark mark = mp_open(c);
+    x = mp_enter(c, x, "self_attn");
     const mp_tensor q = mp_apply_linear(c, &p->q, x);
     const mp_tensor k = mp_apply_linear(c, &p->k, x);
     const mp_tensor v = mp_apply_linear(c, &p->v, x);
     mp_tensor y = mp_keep(c, mark, mp_attn_softmax(c, q, k, v, opts));
-    y = mp_keep(c, mark, mp_apply_linear(c, &p->out, y));
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->out, y)));
 }
 
 /* fc2(act(fc1(x))): fc1, act and fc2 round. */
@@ -231,14 +224,9 @@ static mp_tensor mlp(mp_ctx *c, const mp_clip_text *m, const layer *p, mp_tensor
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "mlp");
-    mp_tensor u = mp_apply_linear(c, &p->fc1, x);
-    mp_push(c, "activation_fn");
-    u = mp_activate_(c, u, m->config.act);
-    mp_pop(c);
-    u = mp_keep(c, mark, mp_apply_linear(c, &p->fc2, u));
-    mp_pop(c);
-    return u;
+    x = mp_apply_linear(c, &p->fc1, mp_enter(c, x, "mlp"));
+    x = mp_leave(c, mp_activate_(c, mp_enter(c, x, "activation_fn"), m->config.act));
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->fc2, x)));
 }
 
 /* Each sum rounds.  x goes when it was made after `mark`. */
@@ -272,19 +260,35 @@ static int64_t end_of_text(const mp_clip_text *m, const int32_t *ids, int64_t n)
     return end < n ? end : 0;
 }
 
-/* The norm and the projection, which has no bias, round: [1, n, D] -> [1, P] */
-static mp_tensor project(mp_ctx *c, const mp_clip_text *m, mp_tensor x, int64_t end)
+/* The normed last hidden state where the text ends: [1, n, D] -> [1, D] */
+static mp_tensor pool(mp_ctx *c, const mp_clip_text *m, mp_tensor x, int64_t end)
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "text_model");
-    x = norm(c, m, &m->final_norm, x);
-    mp_pop(c);
-    x = mp_narrow_axis(c, x, 1, end, 1);
+    x = mp_narrow_axis(c, norm(c, m, &m->final_norm, x), 1, end, 1);
     if (mp_failed(c))
         return MP_NONE;
-    x = mp_reshape(x, 2, MP_DIMS(1, m->config.sizes.hidden));
-    return mp_keep(c, mark, mp_linear(c, x, m->text_projection, MP_NONE));
+    return mp_keep(c, mark, mp_reshape(x, 2, MP_DIMS(1, m->config.sizes.hidden)));
+}
+
+/* All layers; *hidden_states becomes what layer `wanted` reads. */
+static mp_tensor encode(mp_ctx *c, const mp_clip_text *m, mp_tensor x, int wanted,
+                        mp_tensor *hidden_states)
+{
+    const int layers = (int)m->config.sizes.layers;
+    mp_mark mark = mp_open(c);
+
+    x = mp_enter(c, x, "encoder");
+    for (int i = 0; i < layers && !mp_failed(c); i++) {
+        if (i == wanted) {
+            *hidden_states = x;
+            mark = mp_open(c); /* what is older stays */
+        }
+        x = layer_forward(c, mark, m, &m->layers[i], mp_enter(c, x, "layers.%d", i));
+        x = mp_keep(c, mark, mp_leave(c, x));
+    }
+    *hidden_states = mp_give(c, *hidden_states);
+    return mp_leave(c, x);
 }
 
 static bool check_call(mp_ctx *c, const mp_clip_text *m, int64_t n, int64_t clip_skip)
@@ -307,30 +311,21 @@ static bool check_call(mp_ctx *c, const mp_clip_text *m, int64_t n, int64_t clip
 mp_clip_text_output mp_clip_text_forward(mp_ctx *c, const mp_clip_text *m, const int32_t *ids,
                                          int64_t n, int64_t clip_skip)
 {
-    const int64_t layers = m->config.sizes.layers, wanted = layers - 1 - clip_skip;
-    const mp_mark outer = mp_open(c);
+    const int wanted = (int)(m->config.sizes.layers - 1 - clip_skip);
+    const mp_mark mark = mp_open(c);
     mp_clip_text_output out = {MP_NONE, MP_NONE};
 
     mp_push(c, "%s", m->component);
     if (check_call(c, m, n, clip_skip)) {
-        mp_mark mark = outer;
         mp_push(c, "text_model");
-        mp_tensor x = embed(c, m, ids, n);
-        for (int i = 0; i < (int)layers && !mp_failed(c); i++) {
-            if (i == wanted) {
-                out.hidden_states = x;
-                mark = mp_open(c); /* what is older stays */
-            }
-            mp_push(c, "encoder.layers.%d", i);
-            x = layer_forward(c, mark, m, &m->layers[i], x);
-            mp_pop(c);
-        }
-        mp_pop(c);
-        out.text_embeds = project(c, m, x, end_of_text(m, ids, n));
+        mp_tensor x = encode(c, m, embed(c, m, ids, n), wanted, &out.hidden_states);
+        out.hidden_states = mp_give(c, out.hidden_states);
+        x = mp_leave(c, pool(c, m, x, end_of_text(m, ids, n)));
+        out.text_embeds = mp_linear(c, x, m->text_projection, MP_NONE);
     }
     mp_pop(c);
     if (mp_failed(c))
         out = (mp_clip_text_output){MP_NONE, MP_NONE};
-    mp_keep2(c, outer, out.hidden_states, out.text_embeds);
+    mp_keep_all(c, mark, 2, (mp_tensor[]){out.hidden_states, out.text_embeds});
     return out;
 }

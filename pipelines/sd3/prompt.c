@@ -111,6 +111,6 @@ mp_sd3_prompt mp_sd3_encode(mp_ctx *c, const mp_sd3 *s, char *const texts[3], in
         x = mp_cat(c, 2, (mp_tensor[]){x, zeros(c, x.dtype, CLIP_TOKENS, missing)}, -1);
     x = repeat(c, mp_cat(c, 2, (mp_tensor[]){x, t5}, 1), s->call.images);
     const mp_tensor p = repeat(c, mp_cat(c, MP_SD3_CLIPS, pooled, -1), s->call.images);
-    mp_keep2(c, mark, x, p);
+    mp_keep_all(c, mark, 2, (mp_tensor[]){x, p});
     return (mp_sd3_prompt){x, p};
 }

@@ -290,15 +290,13 @@ static mp_tensor embed_patches(mp_ctx *c, const mp_sd3_transformer *m, mp_tensor
     const mp_mark mark = mp_open(c);
     const mp_conv2d_opts opts = {.stride = (int)m->config.patch_size};
 
-    mp_push(c, "pos_embed");
-    mp_tensor x = mp_apply_conv2d(c, &m->patch, latents, opts);
+    mp_tensor x = mp_apply_conv2d(c, &m->patch, mp_enter(c, latents, "pos_embed"), opts);
     if (!mp_failed(c)) {
         const int64_t h = x.dim[1], w = x.dim[2];
         x = mp_reshape(x, 3, MP_DIMS(x.dim[0], h * w, x.dim[3]));
         x = mp_cast(c, mp_add(c, x, crop_positions(c, m, h, w)), x.dtype);
     }
-    mp_pop(c);
-    return mp_keep(c, mark, x);
+    return mp_keep(c, mark, mp_leave(c, x));
 }
 
 /* x [B, in] -> [B, D] through two layers */
@@ -306,11 +304,9 @@ static mp_tensor embed(mp_ctx *c, const embedder *p, mp_tensor x, const char *na
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "%s", name);
-    x = mp_apply_linear(c, &p->linear_1, x);
+    x = mp_apply_linear(c, &p->linear_1, mp_enter(c, x, "%s", name));
     x = mp_apply_linear(c, &p->linear_2, mp_activate_(c, x, MP_ACT_SILU));
-    mp_pop(c);
-    return mp_keep(c, mark, x);
+    return mp_keep(c, mark, mp_leave(c, x));
 }
 
 /* The conditioning of every block, [B, D]: sinusoids of the timesteps, made in fp32 and rounded to
@@ -324,11 +320,10 @@ static mp_tensor embed_time_and_text(mp_ctx *c, const mp_sd3_transformer *m, con
 
     for (int64_t i = 0; i < n && !mp_failed(c); i++)
         mp_timestep_embedding(timestep[i], TIME_CHANNELS, (float *)rows.data + i * TIME_CHANNELS);
-    mp_push(c, "time_text_embed");
+    pooled = mp_enter(c, pooled, "time_text_embed");
     const mp_tensor time = embed(c, &m->time, mp_cast(c, rows, pooled.dtype), "timestep_embedder");
     const mp_tensor t = mp_add(c, time, embed(c, &m->text, pooled, "text_embedder"));
-    mp_pop(c);
-    return mp_keep(c, mark, t);
+    return mp_keep(c, mark, mp_leave(c, t));
 }
 
 /* ---- blocks --------------------------------------------------------------------------------- */
@@ -339,38 +334,62 @@ static mp_tensor entry(mp_ctx *c, mp_tensor m, int i)
     return mp_narrow_axis(c, m, 1, i, 1);
 }
 
-/* The modulations that an adaptive norm makes of the conditioning: t [B, D] -> [B, n, D] */
-static mp_tensor modulations(mp_ctx *c, const mp_affine *p, mp_tensor t, const char *name)
-{
-    const mp_mark mark = mp_open(c);
-
-    mp_push(c, "%s", name);
-    const mp_tensor y = mp_keep(c, mark, mp_apply_linear(c, p, mp_activate(c, t, MP_ACT_SILU)));
-    mp_pop(c);
-    if (mp_failed(c))
-        return MP_NONE;
-    return mp_reshape(y, 3, MP_DIMS(y.dim[0], y.dim[1] / t.dim[1], t.dim[1]));
-}
-
 static mp_tensor layer_norm(mp_ctx *c, mp_tensor x, const char *name)
 {
-    mp_push(c, "%s", name);
-    const mp_tensor y = mp_layer_norm(c, x, MP_NONE, MP_NONE, norm_eps);
+    return mp_leave(c, mp_layer_norm(c, mp_enter(c, x, "%s", name), MP_NONE, MP_NONE, norm_eps));
+}
+
+/* What an adaptive norm makes of the conditioning, each [B, 1, D]: for its own result, for the rest
+ * of the block, and for attn2. */
+typedef struct modulations {
+    mp_tensor shift, scale;
+    mp_tensor gate, shift_mlp, scale_mlp, gate_mlp;
+    mp_tensor shift2, scale2, gate2;
+} modulations;
+
+/* AdaLayerNormContinuous has scale and shift; AdaLayerNormZero shift, scale and gate of the
+ * attention and of the feed-forward; SD35AdaLayerNormZeroX three more: which one it is, its linear
+ * layer tells.  t [B, D]. */
+static modulations modulate_by(mp_ctx *c, const mp_affine *p, mp_tensor t, const char *name)
+{
+    modulations y = {.shift = MP_NONE};
+
+    t = mp_enter(c, t, "%s", name);
+    const mp_tensor m = mp_apply_linear(c, p, mp_activate(c, t, MP_ACT_SILU));
+    if (!mp_failed(c)) {
+        const int64_t n = m.dim[1] / t.dim[1];
+        const mp_tensor all = mp_reshape(m, 3, MP_DIMS(m.dim[0], n, t.dim[1]));
+        y.shift = entry(c, all, n > 2 ? 0 : 1);
+        y.scale = entry(c, all, n > 2 ? 1 : 0);
+        if (n > 2) {
+            y.gate = mp_give(c, entry(c, all, 2));
+            y.shift_mlp = mp_give(c, entry(c, all, 3));
+            y.scale_mlp = mp_give(c, entry(c, all, 4));
+            y.gate_mlp = mp_give(c, entry(c, all, 5));
+        }
+        if (n > 6) {
+            y.shift2 = entry(c, all, 6);
+            y.scale2 = entry(c, all, 7);
+            y.gate2 = mp_give(c, entry(c, all, 8));
+        }
+    }
     mp_pop(c);
     return y;
 }
 
-/* LN(x) (1 + scale) + shift, shift and scale being two entries of m: [B, N, D] */
-static mp_tensor modulated(mp_ctx *c, mp_tensor x, mp_tensor m, int shift, int scale,
-                           const char *name)
+/* LN(x) (1 + scale) + shift: [B, N, D]; for attn2, which may be NULL, with scale2 and shift2. */
+static mp_tensor modulated(mp_ctx *c, mp_tensor x, const modulations *m, const char *name,
+                           mp_tensor *attn2)
 {
     const mp_mark mark = mp_open(c);
+    mp_tensor y2 = MP_NONE;
 
-    mp_push(c, "%s", name);
-    const mp_tensor u = layer_norm(c, x, "norm");
-    const mp_tensor y = mp_modulate(c, u, entry(c, m, shift), entry(c, m, scale));
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    const mp_tensor u = layer_norm(c, mp_enter(c, x, "%s", name), "norm");
+    if (attn2)
+        *attn2 = y2 = mp_give(c, mp_modulate(c, u, m->shift2, m->scale2));
+    const mp_tensor y = mp_leave(c, mp_modulate(c, u, m->shift, m->scale));
+    mp_keep_all(c, mark, 2, (mp_tensor[]){y, y2});
+    return y;
 }
 
 /* RMSNorm over each head of x [B, N, heads*d] */
@@ -411,11 +430,9 @@ static mp_tensor self_attention(mp_ctx *c, const mp_sd3_config *o, const project
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "attn2");
+    x = mp_enter(c, x, "attn2");
     const mp_tensor y = mp_keep(c, mark, attend(c, o, project(c, o, p, x)));
-    const mp_tensor out = mp_apply_linear(c, &p->out, y);
-    mp_pop(c);
-    return mp_keep(c, mark, out);
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->out, y)));
 }
 
 /* A linear layer on tokens [first, first + n) of x.  In torch they are a view, which is contiguous
@@ -429,12 +446,11 @@ static mp_tensor linear_of_slice(mp_ctx *c, const mp_affine *p, mp_tensor x, int
     const mp_tensor part = mp_narrow_axis(c, x, 1, first, n);
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "%s", name);
-    const mp_tensor y = part.dim[0] == 1
-                            ? mp_apply_linear(c, p, part)
-                            : mp_add(c, mp_linear(c, part, p->weight, MP_NONE), p->bias);
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    const mp_tensor u = mp_enter(c, part, "%s", name); /* a cast makes it contiguous */
+    const mp_tensor y = u.dim[0] == 1 || u.data != part.data
+                            ? mp_apply_linear(c, p, u)
+                            : mp_add(c, mp_linear(c, u, p->weight, MP_NONE), p->bias);
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 static mp_tensor cat_tokens(mp_ctx *c, mp_tensor x, mp_tensor context)
@@ -450,74 +466,74 @@ static void joint_attention(mp_ctx *c, const mp_sd3_config *o, const block *p, m
     const mp_mark mark = mp_open(c);
 
     mp_push(c, "attn");
+    x = mp_take(c, x);
+    context = mp_take(c, context);
     const qkv a = project(c, o, &p->sample.attn, x), b = project(c, o, &p->context.attn, context);
     const qkv all = {cat_tokens(c, a.q, b.q), cat_tokens(c, a.k, b.k), cat_tokens(c, a.v, b.v)};
     const mp_tensor y = mp_keep(c, mark, attend(c, o, all));
     if (!p->last)
-        *context_out = linear_of_slice(c, &p->context.attn.out, y, x.dim[1], context.dim[1],
-                                       context_names.out);
-    *x_out = linear_of_slice(c, &p->sample.attn.out, y, 0, x.dim[1], sample_names.out);
-    mp_pop(c);
-    mp_keep2(c, mark, *x_out, *context_out);
+        *context_out = mp_give(c, linear_of_slice(c, &p->context.attn.out, y, x.dim[1],
+                                                  context.dim[1], context_names.out));
+    *x_out = mp_leave(c, linear_of_slice(c, &p->sample.attn.out, y, 0, x.dim[1], sample_names.out));
+    mp_keep_all(c, mark, 2, (mp_tensor[]){*x_out, *context_out});
 }
 
 static mp_tensor feed_forward(mp_ctx *c, const stream *p, mp_tensor x, const char *name)
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "%s", name);
-    x = mp_apply_linear(c, &p->ff_in, x);
-    mp_push(c, "net.0");
-    x = mp_activate_(c, x, MP_ACT_GELU_TANH);
-    mp_pop(c);
-    x = mp_apply_linear(c, &p->ff_out, x);
-    mp_pop(c);
-    return mp_keep(c, mark, x);
+    x = mp_enter(c, x, "%s", name);
+    x = mp_apply_linear(c, &p->ff_in, mp_enter(c, x, "net.0"));
+    x = mp_leave(c, mp_activate_(c, x, MP_ACT_GELU_TANH));
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->ff_out, x)));
 }
 
 /* The rest of a stream after its attention: x += gate FF(LN(x) (1 + scale) + shift) */
 static mp_tensor finish_stream(mp_ctx *c, const stream *p, const stream_names *n, mp_tensor x,
-                               mp_tensor m)
+                               const modulations *m)
 {
     const mp_mark mark = mp_open(c);
-    const mp_tensor u = mp_keep(
-        c, mark, mp_modulate(c, layer_norm(c, x, n->norm2), entry(c, m, 3), entry(c, m, 4)));
+    const mp_tensor u =
+        mp_keep(c, mark, mp_modulate(c, layer_norm(c, x, n->norm2), m->shift_mlp, m->scale_mlp));
 
-    return mp_keep(c, mark, mp_add_gated(c, x, entry(c, m, 5), feed_forward(c, p, u, n->ff)));
+    return mp_keep(c, mark, mp_add_gated(c, x, m->gate_mlp, feed_forward(c, p, u, n->ff)));
 }
 
 /* One block.  *x [B, N, D] and *context [B, S, D] were made after `mark` and are replaced; after
- * the last block there is no context.  AdaLayerNormZero has shift, scale and gate of the attention
- * and of the feed-forward; SD35AdaLayerNormZeroX three more for attn2; AdaLayerNormContinuous, the
- * last context's, scale and shift. */
+ * the last block there is no context. */
 static void block_forward(mp_ctx *c, mp_mark mark, const mp_sd3_config *o, const block *p,
                           mp_tensor *x, mp_tensor *context, mp_tensor t)
 {
-    mp_tensor y = MP_NONE, y_context = MP_NONE, y2 = MP_NONE;
-    const mp_tensor m = modulations(c, &p->sample.norm1, t, sample_names.norm1);
-    const mp_tensor mc = modulations(c, &p->context.norm1, t, context_names.norm1);
+    mp_tensor y = MP_NONE, y_context = MP_NONE, u2 = MP_NONE, y2 = MP_NONE;
+
+    *x = mp_take(c, *x);
+    *context = mp_take(c, *context);
+    t = mp_take(c, t);
+    const modulations m = modulate_by(c, &p->sample.norm1, t, sample_names.norm1);
+    const modulations mc = modulate_by(c, &p->context.norm1, t, context_names.norm1);
 
     /* Both attentions read the same norm of x; attn2 comes first so that its input is gone. */
-    if (p->dual)
-        y2 = self_attention(c, o, &p->attn2, modulated(c, *x, m, 6, 7, sample_names.norm1));
     const mp_mark inputs = mp_open(c);
-    const mp_tensor uc =
-        modulated(c, *context, mc, p->last ? 1 : 0, p->last ? 0 : 1, context_names.norm1);
-    const mp_tensor u = modulated(c, *x, m, 0, 1, sample_names.norm1);
+    const mp_tensor u = modulated(c, *x, &m, sample_names.norm1, p->dual ? &u2 : NULL);
+    if (p->dual) {
+        y2 = self_attention(c, o, &p->attn2, u2);
+        mp_keep_all(c, inputs, 2, (mp_tensor[]){u, y2});
+    }
+    const mp_tensor uc = modulated(c, *context, &mc, context_names.norm1, NULL);
     if (mp_failed(c))
         return;
     joint_attention(c, o, p, u, uc, &y, &y_context);
-    mp_keep2(c, inputs, y, y_context);
+    mp_keep_all(c, inputs, 3, (mp_tensor[]){y, y_context, y2});
 
     if (!p->last) {
-        *context = mp_add_gated(c, *context, entry(c, mc, 2), y_context);
-        *context = finish_stream(c, &p->context, &context_names, *context, mc);
+        *context = mp_add_gated(c, *context, mc.gate, y_context);
+        *context = mp_give(c, finish_stream(c, &p->context, &context_names, *context, &mc));
     }
-    *x = mp_add_gated(c, *x, entry(c, m, 2), y);
+    *x = mp_add_gated(c, *x, m.gate, y);
     if (p->dual)
-        *x = mp_add_gated(c, *x, entry(c, m, 8), y2);
-    *x = finish_stream(c, &p->sample, &sample_names, *x, m);
-    mp_keep2(c, mark, *x, *context);
+        *x = mp_add_gated(c, *x, m.gate2, y2);
+    *x = mp_give(c, finish_stream(c, &p->sample, &sample_names, *x, &m));
+    mp_keep_all(c, mark, 2, (mp_tensor[]){*x, *context});
 }
 
 /* ---- forward -------------------------------------------------------------------------------- */
@@ -526,11 +542,10 @@ static void block_forward(mp_ctx *c, mp_mark mark, const mp_sd3_config *o, const
 static mp_tensor project_out(mp_ctx *c, const mp_sd3_transformer *m, mp_tensor x, mp_tensor t)
 {
     const mp_mark mark = mp_open(c);
-    /* AdaLayerNormContinuous: scale, shift */
-    const mp_tensor s = modulations(c, &m->norm_out, t, "norm_out");
-    const mp_tensor u = modulated(c, x, s, 1, 0, "norm_out");
+    const modulations s = modulate_by(c, &m->norm_out, t, "norm_out");
 
-    return mp_keep(c, mark, mp_apply_linear(c, &m->proj_out, u));
+    return mp_keep(c, mark,
+                   mp_apply_linear(c, &m->proj_out, modulated(c, x, &s, "norm_out", NULL)));
 }
 
 /* [B, h*w, p*p*out] -> [B, h*p, w*p, out] */
@@ -562,11 +577,11 @@ static mp_tensor forward(mp_ctx *c, const mp_sd3_transformer *m, const mp_sd3_in
     const int64_t h = in->hidden_states.dim[1] / p, w = in->hidden_states.dim[2] / p;
     /* In Diffusers' order: of several dtypes that do not fit, the first one is the error.  The
      * patches' embedding is therefore older than t, and lives as long. */
-    mp_tensor x = embed_patches(c, m, in->hidden_states);
-    const mp_tensor t = embed_time_and_text(c, m, in->timestep, in->pooled_projections);
+    mp_tensor x = embed_patches(c, m, mp_take(c, in->hidden_states));
+    const mp_tensor t = embed_time_and_text(c, m, in->timestep, mp_take(c, in->pooled_projections));
 
     const mp_mark mark = mp_open(c);
-    mp_tensor context = mp_apply_linear(c, &m->context, in->encoder_hidden_states);
+    mp_tensor context = mp_apply_linear(c, &m->context, mp_take(c, in->encoder_hidden_states));
     for (int i = 0; i < (int)o->layers && !mp_failed(c); i++) {
         if (is_skipped(in, i))
             continue;
@@ -606,6 +621,5 @@ mp_tensor mp_sd3_transformer_forward(mp_ctx *c, const mp_sd3_transformer *m,
     mp_push(c, "transformer");
     check_inputs(c, in);
     const mp_tensor y = mp_failed(c) ? MP_NONE : forward(c, m, in);
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    return mp_keep(c, mark, mp_leave(c, y));
 }
