@@ -373,14 +373,12 @@ static mp_tensor down_stage(mp_ctx *c, const stage *g, int i, mp_tensor x)
     const mp_mark mark = mp_open(c);
 
     for (int64_t k = 0; k < g->layers; k++) {
-        mp_push(c, "down_blocks.%d.%lld", i, (long long)k);
-        x = mp_keep(c, mark, mp_dc_block_forward(c, &g->blocks[k], x));
-        mp_pop(c);
+        x = mp_enter(c, x, "down_blocks.%d.%lld", i, (long long)k);
+        x = mp_keep(c, mark, mp_leave(c, mp_dc_block_forward(c, &g->blocks[k], x)));
     }
     if (g->has_resample) {
-        mp_push(c, "down_blocks.%d.%lld", i, (long long)g->layers);
-        x = mp_keep(c, mark, mp_dc_down_forward(c, &g->resample, x));
-        mp_pop(c);
+        x = mp_enter(c, x, "down_blocks.%d.%lld", i, (long long)g->layers);
+        x = mp_keep(c, mark, mp_leave(c, mp_dc_down_forward(c, &g->resample, x)));
     }
     return x;
 }
@@ -390,14 +388,12 @@ static mp_tensor up_stage(mp_ctx *c, const stage *g, int i, mp_tensor x)
     const mp_mark mark = mp_open(c);
 
     if (g->has_resample) {
-        mp_push(c, "up_blocks.%d.0", i);
-        x = mp_keep(c, mark, mp_dc_up_forward(c, &g->resample, x));
-        mp_pop(c);
+        x = mp_dc_up_forward(c, &g->resample, mp_enter(c, x, "up_blocks.%d.0", i));
+        x = mp_keep(c, mark, mp_leave(c, x));
     }
     for (int64_t k = 0; k < g->layers; k++) {
-        mp_push(c, "up_blocks.%d.%lld", i, (long long)k + g->has_resample);
-        x = mp_keep(c, mark, mp_dc_block_forward(c, &g->blocks[k], x));
-        mp_pop(c);
+        x = mp_enter(c, x, "up_blocks.%d.%lld", i, (long long)k + g->has_resample);
+        x = mp_keep(c, mark, mp_leave(c, mp_dc_block_forward(c, &g->blocks[k], x)));
     }
     return x;
 }
@@ -409,13 +405,11 @@ static mp_tensor encode(mp_ctx *c, const void *model, mp_tensor x)
     const side *const s = &m->encoder;
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "encoder");
+    x = mp_enter(c, x, "encoder");
     if (s->stage[0].layers) {
         x = mp_apply_conv2d(c, &s->conv_in, x, conv3x3);
     } else {
-        mp_push(c, "conv_in");
-        x = mp_dc_down_forward(c, &s->outer, x);
-        mp_pop(c);
+        x = mp_leave(c, mp_dc_down_forward(c, &s->outer, mp_enter(c, x, "conv_in")));
     }
     for (int i = 0; i < s->stages; i++)
         x = mp_keep(c, mark, down_stage(c, &s->stage[i], i, x));
@@ -425,8 +419,7 @@ static mp_tensor encode(mp_ctx *c, const void *model, mp_tensor x)
         const int group = (int)(s->stage[s->stages - 1].channels / m->latent_channels);
         z = mp_add(c, z, mp_mean_channels(c, x, group));
     }
-    mp_pop(c);
-    return mp_keep(c, mark, z);
+    return mp_keep(c, mark, mp_leave(c, z));
 }
 
 /* z [B, h, w, latent] -> [B, h*f, w*f, 3] */
@@ -436,7 +429,7 @@ static mp_tensor decode(mp_ctx *c, const void *model, mp_tensor z)
     const side *const s = &m->decoder;
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "decoder");
+    z = mp_enter(c, z, "decoder");
     mp_tensor x = mp_apply_conv2d(c, &s->conv_in, z, conv3x3);
     if (s->shortcut) {
         const int repeats = (int)(s->stage[s->stages - 1].channels / m->latent_channels);
@@ -445,19 +438,14 @@ static mp_tensor decode(mp_ctx *c, const void *model, mp_tensor z)
     for (int i = s->stages - 1; i >= 0; i--)
         x = mp_keep(c, mark, up_stage(c, &s->stage[i], i, x));
 
-    mp_push(c, "norm_out");
     x = mp_rms_norm(c, x, s->norm_out.weight, s->norm_out.bias, norm_eps, MP_RMS_DIFFUSERS);
-    mp_pop(c);
     x = mp_keep(c, mark, mp_activate_(c, x, s->conv_act));
     if (s->stage[0].layers) {
         x = mp_apply_conv2d(c, &s->conv_out, x, conv3x3);
     } else {
-        mp_push(c, "conv_out");
-        x = mp_dc_up_forward(c, &s->outer, x);
-        mp_pop(c);
+        x = mp_leave(c, mp_dc_up_forward(c, &s->outer, mp_enter(c, x, "conv_out")));
     }
-    mp_pop(c);
-    return mp_keep(c, mark, x);
+    return mp_keep(c, mark, mp_leave(c, x));
 }
 
 /* Whether the autoencoder works in tiles, given the extents in the units of its input. */
@@ -476,10 +464,10 @@ static mp_tensor run(mp_ctx *c, const mp_autoencoder_dc *m, mp_tensor x, mp_tile
         return MP_NONE;
     if (plan && mp_tiling_check(tiling, mp_autoencoder_dc_compression(m), &err))
         return mp_fail(c, err.code, NULL, "%s", err.text);
-    mp_push(c, "vae");
+    const mp_mark mark = mp_open(c);
+    x = mp_enter(c, x, "vae");
     y = plan ? mp_tiled_forward(c, plan, x, fn, m) : fn(c, m, x);
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 mp_tensor mp_autoencoder_dc_decode(mp_ctx *c, const mp_autoencoder_dc *m, mp_tensor z,

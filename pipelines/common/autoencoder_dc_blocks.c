@@ -83,9 +83,7 @@ static mp_tensor res_block(mp_ctx *c, const mp_dc_block *p, mp_tensor x)
     if (p->act != MP_ACT_NONE)
         u = mp_activate_(c, u, p->act);
     u = mp_keep(c, mark, mp_apply_conv2d(c, &p->conv2, u, conv3x3));
-    mp_push(c, "norm");
-    u = mp_keep(c, mark, apply_norm(c, &p->norm, u));
-    mp_pop(c);
+    u = mp_keep(c, mark, mp_leave(c, apply_norm(c, &p->norm, mp_enter(c, u, "norm"))));
     return mp_keep(c, mark, mp_add(c, u, x));
 }
 
@@ -125,9 +123,7 @@ static mp_tensor attention(mp_ctx *c, const mp_dc_attention *p, mp_tensor x)
             : mp_attn_multiscale_quadratic(c, u, p->head_dim, attention_eps, p->no_cast_back);
     u = mp_keep(c, mark, u);
     u = mp_keep(c, mark, mp_apply_linear(c, &p->to_out, u));
-    mp_push(c, "norm_out");
-    u = mp_keep(c, mark, apply_norm(c, &p->norm_out, u));
-    mp_pop(c);
+    u = mp_keep(c, mark, mp_leave(c, apply_norm(c, &p->norm_out, mp_enter(c, u, "norm_out"))));
     return mp_keep(c, mark, mp_add(c, u, x));
 }
 
@@ -136,13 +132,10 @@ static mp_tensor vit_block(mp_ctx *c, const mp_dc_block *p, mp_tensor x)
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "attn");
-    x = attention(c, &p->attn, x);
-    mp_pop(c);
-    mp_push(c, "conv_out");
-    x = mp_keep(c, mark, mp_add(c, mp_glumbconv_forward(c, &p->conv_out, x), x));
-    mp_pop(c);
-    return x;
+    x = mp_leave(c, attention(c, &p->attn, mp_enter(c, x, "attn")));
+    x = mp_enter(c, x, "conv_out");
+    x = mp_leave(c, mp_add(c, mp_glumbconv_forward(c, &p->conv_out, x), x));
+    return mp_keep(c, mark, x);
 }
 
 mp_tensor mp_dc_block_forward(mp_ctx *c, const mp_dc_block *p, mp_tensor x)

@@ -31,8 +31,6 @@ mp_tensor mp_glumbconv_forward(mp_ctx *c, const mp_glumbconv *p, mp_tensor x)
     u = mp_keep(c, mark, mp_apply_conv2d(c, &p->point, u, (mp_conv2d_opts){0}));
     if (!mp_given(p->norm.weight))
         return u;
-    mp_push(c, "norm");
-    u = mp_rms_norm(c, u, p->norm.weight, p->norm.bias, norm_eps, MP_RMS_DIFFUSERS);
-    mp_pop(c);
-    return mp_keep(c, mark, u);
+    return mp_keep(c, mark,
+                   mp_rms_norm(c, u, p->norm.weight, p->norm.bias, norm_eps, MP_RMS_DIFFUSERS));
 }

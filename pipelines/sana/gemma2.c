@@ -217,12 +217,9 @@ typedef struct inputs {
     mp_tensor cos, sin, padding;
 } inputs;
 
-static mp_tensor rms(mp_ctx *c, const mp_gemma2 *m, mp_tensor x, mp_tensor w, const char *name)
+static mp_tensor rms(mp_ctx *c, const mp_gemma2 *m, mp_tensor x, mp_tensor w)
 {
-    mp_push(c, "%s", name);
-    x = mp_rms_norm(c, x, w, MP_NONE, (float)m->config.rms_eps, MP_RMS_GEMMA);
-    mp_pop(c);
-    return x;
+    return mp_rms_norm(c, x, w, MP_NONE, (float)m->config.rms_eps, MP_RMS_GEMMA);
 }
 
 /* [1, n, hidden] -> [1, n, hidden] */
@@ -231,6 +228,9 @@ static mp_tensor self_attention(mp_ctx *c, const mp_gemma2 *m, const layer *p, c
 {
     const config *const o = &m->config;
     const mp_mark mark = mp_open(c);
+
+    x = mp_enter(c, x, "self_attn");
+    const mp_tensor cos = mp_take(c, in->cos), sin = mp_take(c, in->sin);
     const mp_attn_opts opts = {
         .heads = (int)o->heads,
         .kv_heads = (int)o->kv_heads,
@@ -238,20 +238,17 @@ static mp_tensor self_attention(mp_ctx *c, const mp_gemma2 *m, const layer *p, c
         .softcap = (float)o->softcap,
         .causal = true,
         .window = p->sliding ? (int)o->window : 0,
-        .mask = in->padding,
+        .mask = mp_take(c, in->padding),
         .rounding = MP_ATTN_EAGER,
     };
 
-    mp_push(c, "self_attn");
     mp_tensor q = mp_apply_linear(c, &p->q, x);
     mp_tensor k = mp_apply_linear(c, &p->k, x);
     mp_tensor v = mp_apply_linear(c, &p->v, x);
-    q = mp_rope_half(c, q, in->cos, in->sin, (int)o->heads);
-    k = mp_rope_half(c, k, in->cos, in->sin, (int)o->kv_heads);
+    q = mp_rope_half(c, q, cos, sin, (int)o->heads);
+    k = mp_rope_half(c, k, cos, sin, (int)o->kv_heads);
     mp_tensor y = mp_keep(c, mark, mp_attn_softmax(c, q, k, v, opts));
-    y = mp_keep(c, mark, mp_apply_linear(c, &p->o, y));
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->o, y)));
 }
 
 /* down(act(gate(x)) * up(x)) */
@@ -259,13 +256,11 @@ static mp_tensor mlp(mp_ctx *c, const mp_gemma2 *m, const layer *p, mp_tensor x)
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "mlp");
+    x = mp_enter(c, x, "mlp");
     const mp_tensor g = mp_apply_linear(c, &p->gate, x);
     mp_tensor u = mp_apply_linear(c, &p->up, x);
     u = mp_keep(c, mark, mp_gate(c, g, u, m->config.act));
-    u = mp_keep(c, mark, mp_apply_linear(c, &p->down, u));
-    mp_pop(c);
-    return u;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->down, u)));
 }
 
 /* x was made after `mark`: each equation's result replaces it. */
@@ -273,15 +268,15 @@ static mp_tensor layer_forward(mp_ctx *c, mp_mark mark, const mp_gemma2 *m, cons
                                const inputs *in, mp_tensor x)
 {
     /* x += Norm(Attn(Norm(x))) */
-    mp_tensor u = rms(c, m, x, p->input_norm, "input_layernorm");
+    mp_tensor u = rms(c, m, x, p->input_norm);
     u = self_attention(c, m, p, in, u);
-    u = rms(c, m, u, p->post_attention_norm, "post_attention_layernorm");
+    u = rms(c, m, u, p->post_attention_norm);
     x = mp_keep(c, mark, mp_add(c, x, u));
 
     /* x += Norm(MLP(Norm(x))) */
-    u = rms(c, m, x, p->pre_feedforward_norm, "pre_feedforward_layernorm");
+    u = rms(c, m, x, p->pre_feedforward_norm);
     u = mlp(c, m, p, u);
-    u = rms(c, m, u, p->post_feedforward_norm, "post_feedforward_layernorm");
+    u = rms(c, m, u, p->post_feedforward_norm);
     return mp_keep(c, mark, mp_add(c, x, u));
 }
 
@@ -321,8 +316,7 @@ static mp_tensor embed(mp_ctx *c, const mp_gemma2 *m, const int32_t *ids, int64_
 
     mp_push(c, "embed_tokens");
     mp_tensor x = mp_embedding(c, ids, n, m->embed_tokens);
-    x = mp_mul_scalar(c, x, mp_round_to(m->embed_tokens.dtype, scale));
-    mp_pop(c);
+    x = mp_leave(c, mp_mul_scalar(c, x, mp_round_to(m->embed_tokens.dtype, scale)));
     if (mp_failed(c))
         return MP_NONE;
     return mp_keep(c, mark, mp_reshape(x, 3, MP_DIMS(1, n, m->config.hidden)));
@@ -341,11 +335,12 @@ mp_tensor mp_gemma2_forward(mp_ctx *c, const mp_gemma2 *m, const int32_t *ids, c
     const mp_mark mark = mp_open(c);
     mp_tensor x = embed(c, m, ids, n);
     for (int i = 0; i < (int)m->config.layers && !mp_failed(c); i++) {
-        mp_push(c, "layers.%d", i);
-        x = layer_forward(c, mark, m, &m->layers[i], &in, x);
-        mp_pop(c);
+        x = mp_enter(c, x, "layers.%d", i);
+        const inputs own = {mp_take(c, in.cos), mp_take(c, in.sin), mp_take(c, in.padding)};
+        x = layer_forward(c, mark, m, &m->layers[i], &own, x);
+        x = mp_keep(c, mark, mp_leave(c, x));
     }
-    x = rms(c, m, x, m->norm, "norm");
+    x = rms(c, m, x, m->norm);
     mp_pop(c);
     return mp_keep(c, outer, x);
 }

@@ -264,12 +264,11 @@ static mp_tensor qk_norm(mp_ctx *c, mp_sana_qk_norm type, const mp_affine *p, mp
 {
     if (type == MP_SANA_QK_NONE)
         return x;
-    mp_push(c, "%s", name);
+    x = mp_enter(c, x, "%s", name);
     x = type == MP_SANA_QK_RMS
             ? mp_rms_norm(c, x, p->weight, p->bias, qk_norm_eps, MP_RMS_DIFFUSERS)
             : mp_layer_norm(c, x, p->weight, p->bias, qk_norm_eps);
-    mp_pop(c);
-    return x;
+    return mp_leave(c, x);
 }
 
 /* (1 + scale) Norm(x) + shift, shift and scale being entries i and i + 1 of m: [B, N, D] */
@@ -278,9 +277,8 @@ static mp_tensor modulated(mp_ctx *c, mp_tensor x, const mp_affine *norm, const 
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "%s", name);
-    const mp_tensor u = mp_layer_norm(c, x, norm->weight, norm->bias, eps);
-    mp_pop(c);
+    x = mp_enter(c, x, "%s", name);
+    const mp_tensor u = mp_leave(c, mp_layer_norm(c, x, norm->weight, norm->bias, eps));
     return mp_keep(c, mark, mp_modulate(c, u, entry(c, m, i), entry(c, m, i + 1)));
 }
 
@@ -291,34 +289,32 @@ static mp_tensor linear_of_transposed(mp_ctx *c, const mp_affine *p, mp_tensor x
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "%s", name);
+    x = mp_enter(c, x, "%s", name); /* a cast keeps the strides */
     mp_tensor y = mp_linear(c, x, p->weight, MP_NONE);
     if (mp_given(p->bias))
         y = mp_add(c, y, p->bias);
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 /* Linear attention of x with itself: [B, N, D] -> [B, N, D] */
 static mp_tensor self_attention(mp_ctx *c, const mp_sana_config *o, const attention *p, mp_tensor x)
 {
     const mp_mark mark = mp_open(c);
-    const bool half = x.dtype == MP_F16;
 
-    mp_push(c, "attn1");
+    x = mp_enter(c, x, "attn1");
     mp_tensor q = mp_apply_linear(c, &p->to_q, x);
     mp_tensor k = mp_apply_linear(c, &p->to_k, x);
     mp_tensor v = mp_apply_linear(c, &p->to_v, x);
     q = qk_norm(c, o->qk_norm, &p->norm_q, q, "norm_q");
     k = qk_norm(c, o->qk_norm, &p->norm_k, k, "norm_k");
+    const mp_dtype dtype = x.dtype;
     mp_tensor y = mp_attn_linear(c, q, k, v, (int)o->heads, attention_eps);
-    y = mp_keep(c, mark, mp_cast(c, y, x.dtype)); /* a norm of q in fp32 has widened it */
+    y = mp_keep(c, mark, mp_cast(c, y, dtype)); /* a norm of q in fp32 has widened it */
     y = mp_keep(c, mark, linear_of_transposed(c, &p->to_out, y, "to_out.0"));
     /* The model's own guard: fp16 may overflow here and nowhere else. */
-    if (half)
+    if (dtype == MP_F16)
         y = mp_keep(c, mark, mp_clip(c, y, -65504.0f, 65504.0f));
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, y));
 }
 
 /* x [B, N, D] attends to text [B, S, D]; bias [B, S] is added to the scores.  transposed: x still
@@ -327,10 +323,11 @@ static mp_tensor cross_attention(mp_ctx *c, const mp_sana_config *o, const atten
                                  mp_tensor x, mp_tensor text, mp_tensor bias, bool transposed)
 {
     const mp_mark mark = mp_open(c);
-    const mp_attn_opts opts = {
-        .heads = (int)o->cross_heads, .mask = bias, .rounding = MP_ATTN_SDPA};
 
-    mp_push(c, "attn2");
+    x = mp_enter(c, x, "attn2");
+    text = mp_take(c, text);
+    const mp_attn_opts opts = {
+        .heads = (int)o->cross_heads, .mask = mp_take(c, bias), .rounding = MP_ATTN_SDPA};
     mp_tensor q =
         transposed ? linear_of_transposed(c, &p->to_q, x, "to_q") : mp_apply_linear(c, &p->to_q, x);
     mp_tensor k = mp_apply_linear(c, &p->to_k, text);
@@ -338,9 +335,7 @@ static mp_tensor cross_attention(mp_ctx *c, const mp_sana_config *o, const atten
     q = qk_norm(c, o->qk_norm, &p->norm_q, q, "norm_q");
     k = qk_norm(c, o->qk_norm, &p->norm_k, k, "norm_k");
     mp_tensor y = mp_keep(c, mark, mp_attn_softmax(c, q, k, v, opts));
-    y = mp_keep(c, mark, mp_apply_linear(c, &p->to_out, y));
-    mp_pop(c);
-    return y;
+    return mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &p->to_out, y)));
 }
 
 /* One block.  x [B, h*w, D], text [B, S, D], bias [B, S], t [B, 6, D] -> [B, h*w, D].
@@ -351,25 +346,28 @@ static mp_tensor block_forward(mp_ctx *c, mp_mark mark, const mp_sana_config *o,
                                int64_t w, bool first)
 {
     const float eps = (float)o->norm_eps;
-    const mp_tensor m = mp_add(c, p->table, t); /* shift, scale, gate; shift, scale, gate */
+
+    text = mp_take(c, text);
+    bias = mp_take(c, bias);
+    const mp_tensor m =
+        mp_add(c, p->table, mp_take(c, t)); /* shift, scale, gate; shift, scale, gate */
 
     /* u = (1 + g1) LN(x) + b1;   x += a1 LinAttn(u) */
     mp_tensor u = mp_cast(c, modulated(c, x, &no_norm, "norm1", eps, m, 0), x.dtype);
     u = self_attention(c, o, &p->self, u);
     x = mp_add_gated(c, x, entry(c, m, 2), u);
-    mp_keep_all(c, mark, 2, (mp_tensor[]){x, m});
+    mp_keep_all(c, mark, 4, (mp_tensor[]){x, m, text, bias});
 
     /* x += Attn(x, text) */
     x = mp_add(c, cross_attention(c, o, &p->cross, x, text, bias, first), x);
-    mp_keep_all(c, mark, 2, (mp_tensor[]){x, m});
+    mp_keep_all(c, mark, 4, (mp_tensor[]){x, m, text, bias});
 
     /* u = (1 + g2) LN(x) + b2;   x += a2 MixFFN(u) */
     u = modulated(c, x, &p->norm2, "norm2", eps, m, 3);
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "ff");
-    u = mp_glumbconv_forward(c, &p->ff, mp_reshape(u, 4, MP_DIMS(u.dim[0], h, w, u.dim[2])));
-    mp_pop(c);
+    u = mp_enter(c, mp_reshape(u, 4, MP_DIMS(u.dim[0], h, w, u.dim[2])), "ff");
+    u = mp_leave(c, mp_glumbconv_forward(c, &p->ff, u));
     if (mp_failed(c))
         return MP_NONE;
     u = mp_reshape(u, 3, x.dim);
@@ -385,11 +383,10 @@ static mp_tensor embed_numbers(mp_ctx *c, const embedder *p, const float *values
 
     for (int64_t i = 0; i < n && !mp_failed(c); i++)
         mp_timestep_embedding(values[i], TIME_CHANNELS, (float *)rows.data + i * TIME_CHANNELS);
-    mp_push(c, "%s", name);
-    mp_tensor u = mp_apply_linear(c, &p->linear_1, mp_cast(c, rows, dtype));
+    mp_tensor u = mp_enter(c, mp_cast(c, rows, dtype), "%s", name);
+    u = mp_apply_linear(c, &p->linear_1, u);
     u = mp_apply_linear(c, &p->linear_2, mp_activate_(c, u, MP_ACT_SILU));
-    mp_pop(c);
-    return mp_keep(c, mark, u);
+    return mp_keep(c, mark, mp_leave(c, u));
 }
 
 /* AdaLN-single: -> embedding [B, D] in *t0, six modulations of every block [B, 6, D] in *t6 */
@@ -406,8 +403,9 @@ static void embed_time(mp_ctx *c, const mp_sana_transformer *m, const float *tim
         *t0 =
             mp_add(c, *t0, embed_numbers(c, &m->guidance, guidance, n, dtype, "guidance_embedder"));
     *t6 = mp_apply_linear(c, &m->time_linear, mp_activate(c, *t0, MP_ACT_SILU));
+    *t0 = mp_give(c, *t0);
+    *t6 = mp_leave(c, *t6);
     mp_keep_all(c, mark, 2, (mp_tensor[]){*t0, *t6});
-    mp_pop(c);
     if (!mp_failed(c))
         *t6 = mp_reshape(*t6, 3, MP_DIMS(n, 6, inner_dim(&m->config)));
 }
@@ -417,14 +415,11 @@ static mp_tensor project_caption(mp_ctx *c, const mp_sana_transformer *m, mp_ten
 {
     const mp_mark mark = mp_open(c);
 
-    mp_push(c, "caption_projection");
+    text = mp_enter(c, text, "caption_projection");
     mp_tensor u = mp_apply_linear(c, &m->caption.linear_1, text);
     u = mp_keep(c, mark, mp_activate_(c, u, MP_ACT_GELU_TANH));
-    u = mp_keep(c, mark, mp_apply_linear(c, &m->caption.linear_2, u));
-    mp_pop(c);
-    mp_push(c, "caption_norm");
+    u = mp_keep(c, mark, mp_leave(c, mp_apply_linear(c, &m->caption.linear_2, u)));
     u = mp_rms_norm(c, u, m->caption_norm, MP_NONE, caption_norm_eps, MP_RMS_DIFFUSERS);
-    mp_pop(c);
     return mp_keep(c, mark, u);
 }
 
@@ -461,16 +456,14 @@ static mp_tensor embed_patches(mp_ctx *c, const mp_sana_transformer *m, mp_tenso
     const mp_mark mark = mp_open(c);
     const mp_conv2d_opts opts = {.stride = (int)m->config.patch_size};
 
-    mp_push(c, "patch_embed");
-    mp_tensor x = mp_apply_conv2d(c, &m->patch, latents, opts);
+    mp_tensor x = mp_apply_conv2d(c, &m->patch, mp_enter(c, latents, "patch_embed"), opts);
     if (!mp_failed(c)) {
         const int64_t h = x.dim[1], w = x.dim[2];
         x = mp_reshape(x, 3, MP_DIMS(x.dim[0], h * w, x.dim[3]));
         if (m->config.interpolation_scale > 0)
             x = mp_cast(c, mp_add(c, x, positions(c, m, h, w)), x.dtype);
     }
-    mp_pop(c);
-    return mp_keep(c, mark, x);
+    return mp_keep(c, mark, mp_leave(c, x));
 }
 
 /* x [B, h*w, D], t [B, D] -> [B, h*w, p*p*out] */
@@ -480,12 +473,12 @@ static mp_tensor project_out(mp_ctx *c, const mp_sana_transformer *m, mp_tensor 
 
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "norm_out");
+    x = mp_enter(c, x, "norm_out");
+    t = mp_take(c, t);
     const mp_tensor shift_scale =
         mp_add(c, m->table, mp_reshape(t, 3, MP_DIMS(t.dim[0], 1, t.dim[1])));
-    const mp_tensor u = modulated(c, x, &no_norm, "norm", norm_out_eps, shift_scale, 0);
-    mp_pop(c);
-    return mp_keep(c, mark, mp_apply_linear(c, &m->proj_out, u));
+    x = mp_leave(c, modulated(c, x, &no_norm, "norm", norm_out_eps, shift_scale, 0));
+    return mp_keep(c, mark, mp_apply_linear(c, &m->proj_out, x));
 }
 
 /* [B, h*w, p*p*out] -> [B, h*p, w*p, out] */
@@ -517,9 +510,9 @@ static mp_tensor forward(mp_ctx *c, const mp_sana_transformer *m, mp_tensor late
     const mp_mark mark = mp_open(c);
     mp_tensor x = embed_patches(c, m, latents);
     for (int i = 0; i < (int)o->layers && !mp_failed(c); i++) {
-        mp_push(c, "transformer_blocks.%d", i);
+        x = mp_enter(c, x, "transformer_blocks.%d", i);
         x = block_forward(c, mark, o, &m->blocks[i], x, text, bias, t6, h, w, i == 0);
-        mp_pop(c);
+        x = mp_keep(c, mark, mp_leave(c, x));
     }
     x = mp_keep(c, mark, project_out(c, m, x, t0));
     return unpatchify(c, x, h, w, p);
@@ -533,8 +526,8 @@ mp_tensor mp_sana_transformer_forward(mp_ctx *c, const mp_sana_transformer *m, m
 
     if (mp_failed(c))
         return MP_NONE;
-    mp_push(c, "transformer");
+    latents = mp_enter(c, latents, "transformer");
+    text = mp_take(c, text);
     mp_tensor y = forward(c, m, latents, text, mask, timestep, guidance);
-    mp_pop(c);
-    return mp_keep(c, mark, y);
+    return mp_keep(c, mark, mp_leave(c, y));
 }

@@ -39,9 +39,11 @@ static void end(const run *r, const char *stage)
 static void emit(const run *r, const char *name, mp_tensor x)
 {
     const mp_mark mark = mp_open(r->c);
-    const mp_tensor fp32 = mp_cast(r->c, x, MP_F32);
 
-    if (!mp_failed(r->c) && !r->err->code && r->sink && r->sink->tensor)
+    if (!r->sink || !r->sink->tensor)
+        return;
+    const mp_tensor fp32 = mp_cast(r->c, x, MP_F32);
+    if (!mp_failed(r->c) && !r->err->code)
         r->sink->tensor(r->sink->user, name, fp32, x.dtype);
     mp_drop(r->c, mark);
 }
