@@ -6,7 +6,8 @@
  * with MP_EDTYPE and torch's own text.  "Rounds once" means: everything inside in fp32 from the
  * widened operands, one rounding to the result dtype.  Where a composite op stands for several
  * torch ops, its comment lists each rounding point; fusing never removes one. Errors of all:
- * MP_EDTYPE, MP_ESHAPE, MP_ENOMEM.  On a failed context every op returns MP_NONE.
+ * MP_EDTYPE, MP_ESHAPE, MP_ENOMEM.  All this is the policy strict; kernels/core/policy.h has what
+ * the others change.  On a failed context every op returns MP_NONE.
  */
 #ifndef MP_KERNELS_OPS_H
 #define MP_KERNELS_OPS_H
