@@ -147,12 +147,9 @@ static void judge_nothing(mp_cell_result *r)
                "worker";
 }
 
-void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, const mp_outputs *x,
-                  mp_cell_result *out)
+void mp_judge_process(mp_arena *a, const mp_execution *e, const mp_scenario *s, mp_cell_result *out)
 {
     const mp_record *rec = &e->record;
-    mp_tensor picture;
-    float value;
 
     out->step = -1;
     out->status = "ok";
@@ -168,7 +165,19 @@ void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, cons
         judge_error(a, rec, out);
     else if (!rec->done || e->end.status)
         judge_exit(a, e, out);
-    else if (rec->nonfinite || (x && !mp_measure_finite(x)))
+}
+
+void mp_judge_end(mp_arena *a, const mp_execution *e, const mp_scenario *s, const mp_outputs *x,
+                  mp_cell_result *out)
+{
+    const mp_record *rec = &e->record;
+    mp_tensor picture;
+    float value;
+
+    mp_judge_process(a, e, s, out);
+    if (strcmp(out->status, "ok"))
+        return;
+    if (rec->nonfinite || (x && !mp_measure_finite(x)))
         judge_nonfinite(a, rec, out);
     else if (!mp_outputs_picture(x, &picture))
         judge_nothing(out);
@@ -212,13 +221,12 @@ static bool fulfilled(const mp_expectation *e, const mp_cell_result *r)
     return true;
 }
 
-mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, const mp_engine *engine,
-                             mp_cell_result *out, mp_error *err)
+mp_code mp_judge_expectation(mp_arena *a, const mp_scenario *s, const char *engine,
+                             const char *version, mp_cell_result *out, mp_error *err)
 {
     for (int i = 0; i < s->expect_count; i++) {
         const mp_expectation *e = &s->expect[i];
-        bool applies =
-            !e->engine || mp_engine_condition_holds(e->engine, engine->name, engine->version);
+        bool applies = !e->engine || mp_engine_condition_holds(e->engine, engine, version);
         if (applies && e->when && mp_scenario_matches(a, s, e->when, &applies, err))
             return err->code;
         if (!applies)

@@ -218,11 +218,36 @@ static void measure_time(mp_metrics *m, const mp_record *r)
         summarize(m, "seconds", mp_median(totals, n), "s");
 }
 
+/* What the policy did, in all. */
+static void measure_actions(mp_metrics *m, const mp_record *r)
+{
+    double casts = 0, elements = 0, seconds = 0, redone = 0;
+
+    for (int i = 0; i < r->action_count; i++) {
+        const mp_action_row *a = &r->actions[i];
+        if (!strncmp(a->kind, "cast_", 5)) {
+            casts += (double)a->count;
+            elements += (double)a->elements;
+            seconds += a->seconds;
+        } else {
+            redone += (double)a->count;
+        }
+    }
+    if (casts > 0) {
+        summarize(m, "casts", casts, "count");
+        summarize(m, "cast_elements", elements, "count");
+        summarize(m, "cast_seconds", seconds, "s");
+    }
+    if (redone > 0)
+        summarize(m, "redone", redone, "count");
+}
+
 void mp_measure_process(mp_metrics *m, const mp_execution *e)
 {
     const mp_record *r = &e->record;
 
     measure_time(m, r);
+    measure_actions(m, r);
     const int64_t peak = r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss;
 
     if (peak > 0)

@@ -26,7 +26,7 @@ void mp_measure_seam(mp_metrics *m, const mp_outputs *x, const mp_outputs *until
                      const mp_tiling *tiling);
 /* What the reference itself is good for: its own drift under one ulp of initial noise. */
 void mp_measure_floor(mp_metrics *m, double latents, double image);
-/* Time and memory of the process. */
+/* Time and memory of the process, and what its policy did. */
 void mp_measure_process(mp_metrics *m, const mp_execution *e);
 
 /* rel_l2 of the last latents and of the picture; NaN where one of them lacks it. */

@@ -72,11 +72,11 @@ static void add_file(builder *b, const char *path)
     b->files[b->file_count++] = (scenario_file){.path = path};
 }
 
-static bool is_scenario_name(const char *name)
+static bool is_scenario_name(const char *path)
 {
-    const char *dot = strrchr(name, '.');
+    const char *dot = strrchr(path, '.');
 
-    return name[0] != '.' && dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
+    return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml"));
 }
 
 static int by_name(const struct dirent **x, const struct dirent **y)

@@ -7,7 +7,12 @@
 #include <jansson.h>
 
 /* What a process can make its parent keep: far above any real generation. */
-enum { MAX_SAMPLES = 1 << 16, MAX_TENSORS = 1 << 14, MAX_WARNINGS = 1 << 16 };
+enum {
+    MAX_SAMPLES = 1 << 16,
+    MAX_TENSORS = 1 << 14,
+    MAX_ACTIONS = 1 << 14,
+    MAX_WARNINGS = 1 << 16
+};
 
 void mp_record_init(mp_record *r, mp_arena *a)
 {
@@ -150,6 +155,68 @@ static void on_tensor(mp_record *r, const json_t *event)
     r->tensors[r->tensor_count++] = t;
 }
 
+/* At most `most` bytes of it. */
+static const char *short_text_of(const mp_record *r, const json_t *event, const char *key,
+                                 size_t most)
+{
+    const char *text = peek(event, key);
+
+    return mp_arena_strndup(r->arena, text, strnlen(text, most));
+}
+
+static const char *kind_of(const json_t *event)
+{
+    for (int k = 0; k < MP_ACTION_COUNT; k++)
+        if (!strcmp(mp_action_name((mp_action_kind)k), peek(event, "kind")))
+            return mp_action_name((mp_action_kind)k);
+    return NULL;
+}
+
+/* False for what is no action. */
+static bool read_action(const mp_record *r, const json_t *event, mp_action_row *out)
+{
+    const json_t *seconds = json_object_get(event, "seconds");
+    mp_dtype from, to;
+
+    if (!mp_dtype_parse(peek(event, "from"), &from) || !mp_dtype_parse(peek(event, "to"), &to))
+        return false;
+    *out = (mp_action_row){.stage = short_text_of(r, event, "stage", sizeof r->begun - 1),
+                           .module = short_text_of(r, event, "module", MP_ERROR_MODULE - 1),
+                           .op = short_text_of(r, event, "op", MP_ERROR_OP - 1),
+                           .kind = kind_of(event),
+                           .from = mp_dtype_name(from),
+                           .to = mp_dtype_name(to),
+                           .count = int_of(event, "count", 0),
+                           .elements = int_of(event, "elements", -1),
+                           .seconds = json_number_value(seconds)};
+    return *out->stage && out->kind && out->count > 0 && out->elements >= 0 &&
+           json_is_number(seconds) && out->seconds >= 0;
+}
+
+/* Each is told once: the database holds no second one. */
+static bool has_action(const mp_record *r, const mp_action_row *x)
+{
+    for (int i = 0; i < r->action_count; i++) {
+        const mp_action_row *a = &r->actions[i];
+        if (!strcmp(a->module, x->module) && !strcmp(a->op, x->op) && !strcmp(a->stage, x->stage) &&
+            !strcmp(a->kind, x->kind) && !strcmp(a->from, x->from) && !strcmp(a->to, x->to))
+            return true;
+    }
+    return false;
+}
+
+static void on_action(mp_record *r, const json_t *event)
+{
+    mp_action_row row;
+
+    if (r->action_count >= MAX_ACTIONS || !read_action(r, event, &row) || has_action(r, &row)) {
+        r->malformed++;
+        return;
+    }
+    r->actions = room_for(r, r->actions, r->action_count, &r->action_room, sizeof *r->actions);
+    r->actions[r->action_count++] = row;
+}
+
 static void on_place(mp_record *r, const json_t *event)
 {
     r->stage = text_of(r, event, "stage");
@@ -230,6 +297,8 @@ static void on_event(mp_record *r, const json_t *event)
         on_stage(r, event);
     } else if (!strcmp(kind, "tensor")) {
         on_tensor(r, event);
+    } else if (!strcmp(kind, "action")) {
+        on_action(r, event);
     } else if (!strcmp(kind, "weights")) {
         r->weights_mapped = int_of(event, "mapped", 0);
         r->weights_converted = int_of(event, "converted", 0);

@@ -9,6 +9,7 @@
 #define MP_HARNESS_RECORD_H
 
 #include "harness/arena.h"
+#include "kernels/core/policy.h"
 #include "kernels/core/status.h"
 #include "kernels/core/tensor.h"
 #include "results/store.h"
@@ -33,6 +34,8 @@ typedef struct mp_record {
     int sample_count, sample_room;
     mp_captured *tensors; /* of the first generation */
     int tensor_count, tensor_room;
+    mp_action_row *actions; /* of the policy, in the first generation */
+    int action_count, action_room;
     mp_stage_memory stages[8];
     int stage_count;
     mp_text warnings;

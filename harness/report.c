@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "harness/report.h"
 #include "harness/run.h"
 #include "results/table.h"
 
@@ -46,6 +47,29 @@ static const char *status_text(const mp_cell_report *c, char *room, size_t size)
     return room;
 }
 
+static double count_of(const mp_cell_result *r, const char *kinds)
+{
+    double n = 0;
+
+    for (int64_t i = 0; i < r->action_count; i++)
+        if (!strncmp(r->actions[i].kind, kinds, strlen(kinds)))
+            n += (double)r->actions[i].count;
+    return n;
+}
+
+mp_actions_text mp_report_actions(const mp_cell_result *r)
+{
+    const double casts = count_of(r, "cast_"), redone = count_of(r, "redo_");
+    mp_actions_text t = {""};
+    int n = 0;
+
+    if (casts > 0)
+        n = snprintf(t.text, sizeof t.text, ", %.0f cast%s", casts, casts > 1 ? "s" : "");
+    if (redone > 0)
+        snprintf(t.text + n, sizeof t.text - (size_t)n, ", %.0f redone in fp32", redone);
+    return t;
+}
+
 /* ---- stderr --------------------------------------------------------------------------------- */
 
 void mp_report_begin(const mp_cell *cell, int number, int count)
@@ -66,6 +90,7 @@ void mp_report_progress(const mp_cell_report *c)
         fprintf(stderr, ", %s s, latents %s, picture %s, %s MiB",
                 summary(c, "seconds", "%.3f").text, summary(c, "latent_rel_l2", "%.3g").text,
                 summary(c, "image_rel_l2", "%.3g").text, summary(c, "peak_mib", "%.0f").text);
+    fputs(mp_report_actions(&c->result).text, stderr);
     fputs("          \n", stderr); /* over the rest of a progress line */
     if (c->result.error) {
         fputs("      ", stderr);
@@ -92,7 +117,7 @@ static void add_row(mp_table *t, const mp_cell_report *c)
     mp_table_add(t, "%s", summary(c, "peak_mib", "%.0f").text);
 }
 
-static void print_line(const char *name, const char *text)
+void mp_report_line(const char *name, const char *text)
 {
     if (!text)
         return;
@@ -112,26 +137,37 @@ static const char *raised(const mp_cell_report *c)
     return text;
 }
 
-/* What a reader must know beyond the table: errors and broken budgets. */
-static void print_details(const mp_cell_report *c)
+/* "fallback, 12 redone in fp32; `mpbench show 7` lists them"; NULL: nothing was done. */
+static const char *policy_line(mp_arena *a, const mp_cell_report *c)
+{
+    if (!c->result.action_count)
+        return NULL;
+    return mp_arena_printf(a, "%s%s; `mpbench show %" PRId64 "` lists them",
+                           mp_policy_name(c->cell->scenario.request.precision.policy),
+                           mp_report_actions(&c->result).text, c->id);
+}
+
+/* What a reader must know beyond the table: errors, broken budgets and what the policy did. */
+static void print_details(mp_arena *a, const mp_cell_report *c)
 {
     const mp_cell_result *r = &c->result;
     const bool wrong = !r->as_expected && strcmp(r->status, "interrupted");
 
-    if (!r->error && !wrong && !r->budget)
+    if (!r->error && !wrong && !r->budget && !r->action_count)
         return;
     printf("  %" PRId64 "  ", c->id);
     mp_print_plain(stdout, c->cell->id, -1);
     putchar('\n');
-    print_line("error", r->error);
-    print_line("module", r->module);
-    print_line("op", r->op);
-    print_line("raised", r->exception ? raised(c) : NULL);
+    mp_report_line("error", r->error);
+    mp_report_line("module", r->module);
+    mp_report_line("op", r->op);
+    mp_report_line("raised", r->exception ? raised(c) : NULL);
     if (wrong)
-        print_line("expected", r->expected ? r->expected : "success");
-    print_line("budget", r->budget);
+        mp_report_line("expected", r->expected ? r->expected : "success");
+    mp_report_line("policy", policy_line(a, c));
+    mp_report_line("budget", r->budget);
     if (wrong || r->budget)
-        print_line("repro", c->cell->repro);
+        mp_report_line("repro", c->cell->repro);
 }
 
 static bool has_line(const char *text, const char *line, size_t n)
@@ -185,7 +221,7 @@ static void print_scenario(const mp_run *r, int first, int end)
     mp_table_print(t, MP_TEXT, 2, stdout);
     mp_table_free(t);
     for (int i = first; i < end; i++)
-        print_details(&r->reports[i]);
+        print_details(r->arena, &r->reports[i]);
     print_warnings(r, first, end);
     putchar('\n');
 }
@@ -265,20 +301,36 @@ void mp_report_text(const mp_run *r)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static json_t *text_or_null(const char *text)
+json_t *mp_report_text_json(const char *text)
 {
     json_t *t = text ? json_string(text) : NULL;
 
     return t ? t : json_null();
 }
 
-static json_t *settings_json(const mp_scenario *s)
+json_t *mp_report_settings_json(const mp_scenario *s)
 {
     json_t *map = json_object();
 
     for (int i = 0; i < s->setting_count; i++)
-        json_object_set_new(map, s->settings[i].key, text_or_null(s->settings[i].value));
+        json_object_set_new(map, s->settings[i].key, mp_report_text_json(s->settings[i].value));
     return map;
+}
+
+json_t *mp_report_actions_json(const mp_cell_result *r, bool timed)
+{
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < r->action_count; i++) {
+        const mp_action_row *a = &r->actions[i];
+        json_t *row = json_pack("{ss ss ss ss ss ss sI sI}", "stage", a->stage, "module", a->module,
+                                "op", a->op, "kind", a->kind, "from", a->from, "to", a->to, "count",
+                                (json_int_t)a->count, "elements", (json_int_t)a->elements);
+        if (timed)
+            json_object_set_new(row, "seconds", json_real(a->seconds));
+        json_array_append_new(list, row);
+    }
+    return list;
 }
 
 /* JSON has no infinities: they are strings, as in the database. */
@@ -318,16 +370,17 @@ static json_t *cell_json(const mp_cell_report *c)
 {
     const mp_cell_result *r = &c->result;
 
-    return json_pack(
-        "{sI ss ss ss so ss so sb so so so so so so so so ss so so so}", "id", (json_int_t)c->id,
-        "key", c->cell->key, "scenario", c->cell->scenario.name, "cell", c->cell->id, "settings",
-        settings_json(&c->cell->scenario), "status", r->status, "outcome", text_or_null(r->outcome),
-        "as_expected", (int)r->as_expected, "expected", text_or_null(r->expected), "error",
-        text_or_null(r->error), "module", text_or_null(r->module), "op", text_or_null(r->op),
-        "want", text_or_null(r->want), "got", text_or_null(r->got), "stage", text_or_null(r->stage),
-        "budget", text_or_null(r->budget), "repro", c->cell->repro, "warnings",
-        text_or_null(r->warnings), "metrics", metrics_json(&c->metrics), "samples",
-        samples_json(r));
+    return json_pack("{sI ss ss ss so ss so sb so so so so so so so so ss so so so so}", "id",
+                     (json_int_t)c->id, "key", c->cell->key, "scenario", c->cell->scenario.name,
+                     "cell", c->cell->id, "settings", mp_report_settings_json(&c->cell->scenario),
+                     "status", r->status, "outcome", mp_report_text_json(r->outcome), "as_expected",
+                     (int)r->as_expected, "expected", mp_report_text_json(r->expected), "error",
+                     mp_report_text_json(r->error), "module", mp_report_text_json(r->module), "op",
+                     mp_report_text_json(r->op), "want", mp_report_text_json(r->want), "got",
+                     mp_report_text_json(r->got), "stage", mp_report_text_json(r->stage), "budget",
+                     mp_report_text_json(r->budget), "repro", c->cell->repro, "warnings",
+                     mp_report_text_json(r->warnings), "metrics", metrics_json(&c->metrics),
+                     "samples", samples_json(r), "actions", mp_report_actions_json(r, true));
 }
 
 void mp_report_json(const mp_run *r)
@@ -486,39 +539,4 @@ mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err)
         return mp_error_set(err, MP_EIO, "%s: the JUnit file could not be written whole: %s", path,
                             strerror(errno));
     return MP_OK;
-}
-
-/* ---- the plan ------------------------------------------------------------------------------- */
-
-static void plan_json(const mp_plan *p)
-{
-    json_t *cells = json_array(), *all;
-
-    for (int i = 0; i < p->count; i++) {
-        const mp_cell *c = &p->cells[i];
-        json_array_append_new(cells, json_pack("{ss ss ss ss so}", "key", c->key, "scenario",
-                                               c->scenario.name, "cell", c->id, "repro", c->repro,
-                                               "settings", settings_json(&c->scenario)));
-    }
-    all = json_pack("{si ss so}", "version", 1, "kind", "mpbench plan", "cells", cells);
-    json_dumpf(all, stdout, JSON_INDENT(1) | JSON_ENSURE_ASCII);
-    putchar('\n');
-    json_decref(all);
-}
-
-void mp_report_plan(const mp_plan *p, bool json)
-{
-    if (json) {
-        plan_json(p);
-        return;
-    }
-    for (int i = 0; i < p->count; i++) {
-        const mp_scenario *s = &p->cells[i].scenario;
-        mp_print_plain(stdout, p->cells[i].key, -1);
-        printf("\n    repeat %d, warmup %d, reference %s\n    ", s->repeat, s->warmup,
-               s->reference ? mp_dtype_name(s->reference_dtype) : "off");
-        mp_print_plain(stdout, p->cells[i].repro, -1);
-        putchar('\n');
-    }
-    printf("%d cell%s; nothing was run\n", p->count, p->count == 1 ? "" : "s");
 }

@@ -6,6 +6,7 @@
 #include "harness/folders.h"
 #include "harness/judge.h"
 #include "harness/plan.h"
+#include "harness/rehearsal.h"
 
 typedef struct mp_run_options {
     mp_plan_options plan;
@@ -64,11 +65,13 @@ void mp_report_text(const mp_run *r);
 void mp_report_json(const mp_run *r);
 mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err);
 void mp_report_verdict(const mp_run *r);
-void mp_report_plan(const mp_plan *p, bool json);
 /* The cell that begins, with its repro line: even a crash of the machine names its case. */
 void mp_report_begin(const mp_cell *cell, int number, int count);
 /* One line about a cell that is over. */
 void mp_report_progress(const mp_cell_report *c);
+
+/* harness/report_plan.c.  foresight: one for each cell; NULL: nothing was rehearsed. */
+void mp_report_plan(const mp_plan *p, const mp_foresight *foresight, bool json);
 
 /* harness/dump.c: DIR/<scenario>/<cell>/outputs.safetensors and image*.png */
 mp_code mp_dump_cell(const char *dir, const mp_cell *cell, const mp_outputs *x, mp_error *err);

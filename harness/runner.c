@@ -8,6 +8,7 @@
 
 #include "harness/digest.h"
 #include "harness/run.h"
+#include "pipelines/common/file.h"
 #include "results/metrics.h"
 
 /* ---- a cell --------------------------------------------------------------------------------- */
@@ -107,7 +108,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
                                        "%d outputs of later repeats differ from the "
                                        "first one's: the run is not deterministic",
                                        e->record.differing));
-    if (mp_judge_expectation(r->arena, &cell->scenario, r->engine, res, err))
+    if (mp_judge_expectation(r->arena, &cell->scenario, r->engine->name, r->engine->version, res,
+                             err))
         return err->code;
     mp_judge_budgets(r->arena, &cell->scenario, &report->metrics, res);
     res->warnings =
@@ -118,6 +120,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
     res->sample_count = e->record.sample_count;
     res->outputs = output_rows(r->arena, &e->record);
     res->output_count = e->record.tensor_count;
+    res->actions = e->record.actions;
+    res->action_count = e->record.action_count;
     report->seconds = e->end.seconds;
     return MP_OK;
 }
@@ -405,6 +409,39 @@ static mp_code check_references(const mp_run *r, mp_error *err)
     return MP_OK;
 }
 
+/* A rehearsal that died foretells nothing: the plan is made without it. */
+static int report_crashes(const mp_run *r, const mp_foresight *all)
+{
+    int status = MP_EXIT_OK;
+
+    for (int i = 0; all && i < r->plan.count; i++) {
+        const mp_rehearsal *both[] = {&all[i].own, all[i].strict};
+        for (int k = 0; k < 2 && both[k]; k++) {
+            const mp_cell_result *res = &both[k]->result;
+            if (strcmp(res->status, "crash"))
+                continue;
+            status = MP_EXIT_FAILED;
+            fprintf(stderr,
+                    "mpbench run: the rehearsal of %s under %s crashed in %s: %s; run the cell "
+                    "itself to see how it ends, and please report this\n",
+                    mp_plain(r->plan.cells[i].key).text, mp_policy_name(both[k]->policy),
+                    res->module ? mp_plain(res->module).text : "no module", res->error);
+        }
+    }
+    return status;
+}
+
+static int dry_run(mp_run *r, const mp_engine_def *engine)
+{
+    mp_foresight *all = NULL;
+    mp_error err = {0};
+
+    if (engine == &mp_native_engine && mp_rehearse(r->arena, &r->plan, &all, &err))
+        return refuse(&err, MP_EXIT_FAILED);
+    mp_report_plan(&r->plan, all, !strcmp(r->options->format, "json"));
+    return report_crashes(r, all);
+}
+
 int mp_run_all(mp_arena *a, const mp_run_options *o)
 {
     mp_run r = {.arena = a, .options = o};
@@ -418,10 +455,8 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     plan.check = engine->check;
     if (mp_plan_make(a, &plan, &r.plan, &err) || check_references(&r, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
-    if (o->dry_run) {
-        mp_report_plan(&r.plan, !strcmp(o->format, "json"));
-        return MP_EXIT_OK;
-    }
+    if (o->dry_run)
+        return dry_run(&r, engine);
     if (mp_environment_read(a, o->threads, &r.environment, &err))
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();

@@ -220,7 +220,7 @@ static void add_settings(mp_arena *a, mp_scenario *s)
     add_components(a, s, "precision.components", p->components, p->component_count);
     add_components(a, s, "precision.storage", p->storage, p->storage_count);
     add_setting(s, "precision.overrides", overrides_text(a, p));
-    add_setting(s, "precision.policy", "strict");
+    add_setting(s, "precision.policy", mp_policy_name(p->policy));
     add_setting(s, "precision.load", p->load_to ? "to" : "from_pretrained");
     add_setting(s, "precision.e4m3", s->e4m3 == MP_E4M3_NAN ? "nan" : "saturate");
     add_setting(s, "tiling", mp_tiling_text(a, &r->tiling));

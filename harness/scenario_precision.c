@@ -128,16 +128,18 @@ static mp_code read_overrides(mp_arena *a, const mp_section *s, mp_precision *ou
 mp_code mp_scenario_precision(mp_arena *a, const mp_yaml *root, const mp_pipeline_def *pipeline,
                               mp_precision *out, mp_e4m3_overflow *e4m3, mp_error *err)
 {
-    static const char *const policies[] = {"strict"};
     static const char *const loads[] = {"from_pretrained", "to"};
     static const char *const overflows[] = {"saturate", "nan"};
+    const char *policies[MP_POLICY_COUNT];
     const mp_section s = mp_section_open(a, root, "precision", err);
 
+    for (int i = 0; i < MP_POLICY_COUNT; i++)
+        policies[i] = mp_policy_name((mp_policy)i);
     out->dtype = mp_section_dtype(&s, "default", MP_F32);
     read_components(a, &s, "components", pipeline, &out->components, &out->component_count);
     read_components(a, &s, "storage", pipeline, &out->storage, &out->storage_count);
     read_overrides(a, &s, out);
-    out->policy = (mp_policy)mp_section_word(&s, "policy", policies, 1, MP_STRICT);
+    out->policy = (mp_policy)mp_section_word(&s, "policy", policies, MP_POLICY_COUNT, MP_STRICT);
     out->load_to = mp_section_word(&s, "load", loads, 2, 0) == 1;
     *e4m3 = (mp_e4m3_overflow)mp_section_word(&s, "e4m3", overflows, 2, MP_E4M3_SATURATE);
     return err->code;

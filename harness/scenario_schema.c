@@ -30,7 +30,7 @@ static const mp_schema_key keys[] = {
     {"precision", "components", "a map from component to dtype", true},
     {"precision", "storage", "a map from component to dtype", true},
     {"precision", "overrides", "a list of {match: GLOB, dtype: DTYPE}", true},
-    {"precision", "policy", "strict (negotiate and fallback are not in this build)", true},
+    {"precision", "policy", "strict, negotiate or fallback", true},
     {"precision", "load", "from_pretrained or to", true},
     {"precision", "e4m3", "saturate or nan", true},
     {"overrides[]", "match", "a glob on the module path", true},

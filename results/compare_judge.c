@@ -31,7 +31,7 @@ static bool higher_is_better(const char *metric)
 static bool context_only(const char *metric)
 {
     return !strncmp(metric, "floor_", 6) || !strncmp(metric, "weights_", 8) ||
-           !strcmp(metric, "idle_mib");
+           !strcmp(metric, "idle_mib") || !strcmp(metric, "cast_seconds");
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -294,6 +294,9 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
         snprintf(j->why, sizeof j->why, "other machines");
     } else if (!strcmp(j->metric, "seconds")) {
         judge_time(s, pair, j, err);
+    } else if (!strcmp(j->unit, "s")) {
+        j->verdict = MP_TOO_FEW;
+        snprintf(j->why, sizeof j->why, "measured in one generation only");
     } else if (of_machine) {
         judge_bytes(j, !strcmp(pair->a->engine, "native") && !strcmp(pair->b->engine, "native"));
     } else {

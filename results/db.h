@@ -15,6 +15,7 @@
 struct mp_store {
     sqlite3 *db;
     char *path;
+    int64_t version; /* of the schema: one that is only read may be an older one */
 };
 
 mp_code mp_db_prepare(mp_store *s, const char *sql, sqlite3_stmt **out, mp_error *err);

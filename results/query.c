@@ -230,17 +230,33 @@ mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
 
 static const struct {
     const char *name, *sql;
+    int since; /* the version of the schema that has its table */
 } parts[] = {
-    {"settings", "SELECT key, value FROM cell_setting WHERE cell = ? ORDER BY key"},
-    {"samples", "SELECT stage, repeat, seconds FROM sample WHERE cell = ? ORDER BY stage, repeat"},
-    {"metrics", "SELECT stage, step, module, name, coalesce(value, nonfinite) AS value, unit FROM "
-                "metric WHERE cell = ? ORDER BY stage = 'run' DESC, stage, step, module, name"},
-    {"outputs", "SELECT name, dtype, shape, sha256 FROM output WHERE cell = ? ORDER BY name"},
-    {"environment", "SELECT e.key, e.value FROM run_environment e JOIN cell ON cell.run = e.run "
-                    "WHERE cell.id = ? ORDER BY e.key"},
+    {"settings", "SELECT key, value FROM cell_setting WHERE cell = ? ORDER BY key", 1},
+    {"samples", "SELECT stage, repeat, seconds FROM sample WHERE cell = ? ORDER BY stage, repeat",
+     1},
+    {"metrics",
+     "SELECT stage, step, module, name, coalesce(value, nonfinite) AS value, unit FROM "
+     "metric WHERE cell = ? ORDER BY stage = 'run' DESC, stage, step, module, name",
+     1},
+    {"actions",
+     "SELECT stage, module, op, kind, from_dtype AS \"from\", to_dtype AS \"to\", count, elements, "
+     "seconds FROM policy_action WHERE cell = ? ORDER BY stage, module, op, kind, from_dtype, "
+     "to_dtype",
+     3},
+    {"outputs", "SELECT name, dtype, shape, sha256 FROM output WHERE cell = ? ORDER BY name", 1},
+    {"environment",
+     "SELECT e.key, e.value FROM run_environment e JOIN cell ON cell.run = e.run "
+     "WHERE cell.id = ? ORDER BY e.key",
+     1},
 };
 
-enum { PARTS = sizeof parts / sizeof *parts, MAX_COLUMNS = 8 };
+enum { PARTS = sizeof parts / sizeof *parts, MAX_COLUMNS = 9 };
+
+static bool has_part(const mp_store *s, int part)
+{
+    return s->version >= parts[part].since;
+}
 
 /* The text of a field of the cell, "" for nothing to say. */
 static const char *field_text(sqlite3_stmt *q, int column)
@@ -330,7 +346,8 @@ static mp_code show_csv(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, m
     for (int i = 0; i < PARTS && !err->code; i++) {
         sqlite3_stmt *q = NULL;
         bool row = true;
-        if (!mp_db_prepare(s, parts[i].sql, &q, err) && !mp_db_bind(s, q, err, "i", id))
+        if (has_part(s, i) && !mp_db_prepare(s, parts[i].sql, &q, err) &&
+            !mp_db_bind(s, q, err, "i", id))
             for (int64_t n = 0; !mp_db_step(s, q, &row, err) && row; n++)
                 add_long(t, q, parts[i].name, n);
         sqlite3_finalize(q);
@@ -348,8 +365,11 @@ static mp_code show_json(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, 
     json_object_set_new(all, "version", json_integer(1));
     json_object_set_new(all, "kind", json_string("mpbench show"));
     for (int i = 0; i < PARTS && !err->code; i++) {
-        json_t *rows;
-        rows_json(s, parts[i].sql, id, &rows, err);
+        json_t *rows = NULL;
+        if (has_part(s, i))
+            rows_json(s, parts[i].sql, id, &rows, err);
+        else
+            rows = json_array();
         json_object_set_new(all, parts[i].name, rows);
     }
     if (!err->code)
@@ -367,7 +387,7 @@ static mp_code show(mp_store *s, sqlite3_stmt *cell, int64_t id, mp_format forma
         return show_csv(s, cell, id, to, err);
     (format == MP_MARKDOWN ? show_head_markdown : show_head_text)(cell, to);
     for (int i = 0; i < PARTS; i++)
-        if (show_part(s, i, id, format, to, err))
+        if (has_part(s, i) && show_part(s, i, id, format, to, err))
             return err->code;
     return MP_OK;
 }

@@ -1,6 +1,6 @@
 -- The results database of mpbench.
 -- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store_open.c.
--- History.  1: the first.  2: cell.exception and cell.frame.
+-- History.  1: the first.  2: cell.exception and cell.frame.  3: policy_action.
 -- Rows are added and never overwritten, but for: the end of a run, the outcome of a cell that is
 -- 'running', such a cell that --resume finds dead ('interrupted'), and a reference made again.
 
@@ -98,6 +98,22 @@ CREATE TABLE output (
     PRIMARY KEY (cell, name)
 ) STRICT, WITHOUT ROWID;
 
+-- What precision.policy did in one generation, the first, by place; kernels/core/policy.h.
+CREATE TABLE policy_action (
+    cell       INTEGER NOT NULL REFERENCES cell(id),
+    stage      TEXT NOT NULL,
+    module     TEXT NOT NULL,
+    op         TEXT NOT NULL,  -- '' for casts
+    kind       TEXT NOT NULL CHECK (kind IN
+        ('cast_in', 'cast_out', 'redo_refused', 'redo_nonfinite')),
+    from_dtype TEXT NOT NULL,
+    to_dtype   TEXT NOT NULL,
+    count      INTEGER NOT NULL,
+    elements   INTEGER NOT NULL,
+    seconds    REAL NOT NULL,
+    PRIMARY KEY (cell, stage, module, op, kind, from_dtype, to_dtype)
+) STRICT, WITHOUT ROWID;
+
 -- What is known of a reference run; its tensors are a file in the cache.
 CREATE TABLE reference (
     key           TEXT PRIMARY KEY,
@@ -118,3 +134,9 @@ CREATE VIEW metric_view AS
     SELECT run.label, run.engine, cell.run, metric.cell, cell.key, cell.scenario, name, metric.stage,
            metric.step, metric.module, coalesce(CAST(value AS TEXT), nonfinite) AS value, unit
     FROM metric JOIN cell ON cell.id = metric.cell JOIN run ON run.id = cell.run;
+
+CREATE VIEW policy_action_view AS
+    SELECT run.label, run.engine, cell.run, policy_action.cell, cell.key, cell.scenario,
+           policy_action.stage, policy_action.module, policy_action.op, kind, from_dtype, to_dtype,
+           count, elements, seconds
+    FROM policy_action JOIN cell ON cell.id = policy_action.cell JOIN run ON run.id = cell.run;

@@ -7,7 +7,7 @@
 #include "kernels/core/memory.h"
 #include "results/db.h"
 
-enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 2, BUSY_MS = 60000 };
+enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 3, BUSY_MS = 60000 };
 
 extern const char mp_schema_sql[]; /* results/schema.sql */
 
@@ -100,6 +100,15 @@ static mp_code create(mp_store *s, mp_error *err)
 /* What makes version n + 1 out of version n, from n = 1. */
 static const char *const migrations[SCHEMA_VERSION - 1] = {
     "ALTER TABLE cell ADD COLUMN exception TEXT; ALTER TABLE cell ADD COLUMN frame TEXT",
+    "CREATE TABLE policy_action (cell INTEGER NOT NULL REFERENCES cell(id), stage TEXT NOT NULL, "
+    "module TEXT NOT NULL, op TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('cast_in', "
+    "'cast_out', 'redo_refused', 'redo_nonfinite')), from_dtype TEXT NOT NULL, to_dtype TEXT NOT "
+    "NULL, count INTEGER NOT NULL, elements INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY "
+    "(cell, stage, module, op, kind, from_dtype, to_dtype)) STRICT, WITHOUT ROWID; "
+    "CREATE VIEW policy_action_view AS SELECT run.label, run.engine, cell.run, policy_action.cell, "
+    "cell.key, cell.scenario, policy_action.stage, policy_action.module, policy_action.op, kind, "
+    "from_dtype, to_dtype, count, elements, seconds FROM policy_action JOIN cell ON cell.id = "
+    "policy_action.cell JOIN run ON run.id = cell.run",
 };
 
 /* Each version in the transaction that says so; another process may have been faster. */
@@ -143,7 +152,7 @@ static mp_code turn_to_wal(mp_store *s, mp_error *err)
     return MP_OK;
 }
 
-static mp_code prepare_for_writing(mp_store *s, int64_t version, mp_error *err)
+static mp_code prepare_for_writing(mp_store *s, mp_error *err)
 {
     if (sqlite3_db_readonly(s->db, "main") == 1)
         return mp_error_set(err, MP_EDB,
@@ -152,9 +161,9 @@ static mp_code prepare_for_writing(mp_store *s, int64_t version, mp_error *err)
     /* FULL: a finished cell survives a power cut, not only a kill. */
     if (turn_to_wal(s, err) || mp_db_exec(s, "PRAGMA synchronous = FULL", err))
         return err->code;
-    if (version == 0)
+    if (s->version == 0)
         return create(s, err);
-    return version < SCHEMA_VERSION ? migrate(s, err) : MP_OK;
+    return s->version < SCHEMA_VERSION ? migrate(s, err) : MP_OK;
 }
 
 static mp_code configure(mp_store *s, mp_error *err)
@@ -169,12 +178,12 @@ static mp_code configure(mp_store *s, mp_error *err)
                       err);
 }
 
-static mp_code open_file(mp_store *s, const char *name, int flags, int64_t *version, mp_error *err)
+static mp_code open_file(mp_store *s, const char *name, int flags, mp_error *err)
 {
     if (sqlite3_open_v2(name, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL))
         return mp_db_fail(s, err);
     /* In one transaction, so that another process which fills the file is seen wholly or not. */
-    if (!configure(s, err) && !mp_db_exec(s, "BEGIN", err) && !identify(s, version, err))
+    if (!configure(s, err) && !mp_db_exec(s, "BEGIN", err) && !identify(s, &s->version, err))
         mp_db_exec(s, "COMMIT", err);
     return err->code;
 }
@@ -192,7 +201,7 @@ static bool has_companion(const mp_store *s, const char *ending)
 
 /* In a folder that may not be written, a WAL database can be read only as immutable: SQLite then
  * needs no files beside it, and would overlook what a killed writer has left in one. */
-static mp_code open_immutable(mp_store *s, int64_t *version, mp_error *err)
+static mp_code open_immutable(mp_store *s, mp_error *err)
 {
     char *uri = sqlite3_mprintf("file:%s?immutable=1", s->path);
 
@@ -204,24 +213,23 @@ static mp_code open_immutable(mp_store *s, int64_t *version, mp_error *err)
         mp_error_set(err, MP_EDB, "%s: cannot be read where it lies; make its folder writable",
                      s->path);
     else
-        open_file(s, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, version, err);
+        open_file(s, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, err);
     sqlite3_free(uri);
     return err->code;
 }
 
 static mp_code open_to_read(mp_store *s, mp_error *err)
 {
-    int64_t version = 0;
     mp_error why = {0};
 
-    if (open_file(s, s->path, SQLITE_OPEN_READONLY, &version, &why)) {
+    if (open_file(s, s->path, SQLITE_OPEN_READONLY, &why)) {
         const int code = sqlite3_errcode(s->db) & 0xff;
         if (code != SQLITE_CANTOPEN && code != SQLITE_READONLY)
             return mp_error_set(err, why.code, "%s", why.text);
-        if (open_immutable(s, &version, err))
+        if (open_immutable(s, err))
             return err->code;
     }
-    if (version)
+    if (s->version)
         return MP_OK;
     return mp_error_set(err, MP_EMISSING,
                         "%s: is an empty database; record something with `mpbench run` first",
@@ -230,11 +238,11 @@ static mp_code open_to_read(mp_store *s, mp_error *err)
 
 static mp_code open_to_write(mp_store *s, mp_error *err)
 {
-    int64_t version = 0;
-
-    if (open_file(s, s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &version, err))
+    if (open_file(s, s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err) ||
+        prepare_for_writing(s, err))
         return err->code;
-    return prepare_for_writing(s, version, err);
+    s->version = SCHEMA_VERSION;
+    return MP_OK;
 }
 
 mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_error *err)

@@ -23,13 +23,13 @@ typedef struct hearer {
 /* OpenBLAS reserves 128 MiB of address space for each thread that calls it, touched only in part,
  * and waits for ever when it gets none.  The limit of the process, which is there to end a runaway,
  * leaves room for that; the limit of activations itself is exact. */
-static size_t process_limit(const native *n, const mp_job *job)
+static size_t process_limit(const mp_native_cell *cell)
 {
     static const size_t reserved = (size_t)160 << 20;
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    const size_t threads = n->threads ? (size_t)n->threads : cpus > 0 ? (size_t)cpus : 1;
+    const size_t threads = cell->threads ? (size_t)cell->threads : cpus > 0 ? (size_t)cpus : 1;
 
-    return job->memory ? job->memory + (threads + 1) * reserved : 0;
+    return cell->job->memory ? cell->job->memory + (threads + 1) * reserved : 0;
 }
 
 static int child_main(void *user, int fd)
@@ -46,11 +46,11 @@ static void on_line(void *user, const char *line, size_t n)
         mp_engine_show(l->record);
 }
 
-static mp_code native_run(mp_engine *e, mp_arena *a, const mp_job *job, bool show,
-                          mp_execution *out, mp_error *err)
+mp_code mp_native_execute(mp_arena *a, const mp_native_cell *cell, bool show, mp_execution *out,
+                          mp_error *err)
 {
-    const native *n = (const native *)e;
     hearer hear = {.record = &out->record, .show = show && isatty(STDERR_FILENO)};
+    mp_native_cell child = *cell;
     mp_progress *page =
         mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
@@ -59,9 +59,9 @@ static mp_code native_run(mp_engine *e, mp_arena *a, const mp_job *job, bool sho
     if (page == MAP_FAILED)
         return mp_error_set(err, MP_ENOMEM, "cannot share a page with a process: %s",
                             strerror(errno));
-    mp_native_cell cell = {.job = job, .isa = n->isa, .threads = n->threads, .progress = page};
-    const mp_process p = {.main = child_main, .user = &cell, .memory = process_limit(n, job)};
-    const mp_listener l = {.line = on_line, .user = &hear, .timeout = job->timeout};
+    child.progress = page;
+    const mp_process p = {.main = child_main, .user = &child, .memory = process_limit(cell)};
+    const mp_listener l = {.line = on_line, .user = &hear, .timeout = cell->job->timeout};
     mp_process_run(&p, &l, &out->end, err);
     out->last = *page;
     /* The page is the child's to write: close its texts before anyone reads them. */
@@ -70,6 +70,15 @@ static mp_code native_run(mp_engine *e, mp_arena *a, const mp_job *job, bool sho
     out->last.stage[sizeof out->last.stage - 1] = '\0';
     munmap(page, sizeof *page);
     return err->code;
+}
+
+static mp_code native_run(mp_engine *e, mp_arena *a, const mp_job *job, bool show,
+                          mp_execution *out, mp_error *err)
+{
+    const native *n = (const native *)e;
+    const mp_native_cell cell = {.job = job, .isa = n->isa, .threads = n->threads};
+
+    return mp_native_execute(a, &cell, show, out, err);
 }
 
 static mp_code native_check(const mp_scenario *s, mp_error *err)

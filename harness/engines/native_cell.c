@@ -1,4 +1,4 @@
-/* One cell of the native engine, in this process: a child of the harness. */
+/* One cell of the native engine, or its rehearsal, in this process: a child of the harness. */
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -21,9 +21,11 @@ typedef struct engine {
     mp_progress *progress;
     int fd; /* events */
     mp_ctx *c;
+    mp_dtype_override *declared; /* the context's, for the policy negotiate */
     void *pipeline;
     int repeat;                         /* number of the generation, negative for warm-ups */
-    bool capture;                       /* the first generation: its outputs are kept */
+    bool capture;                       /* the first generation, which may be a warm-up: its outputs
+                                           and actions are kept */
     bool broken;                        /* a non-finite output was seen */
     bool found;                         /* the observer has its first non-finite value */
     double began;                       /* of the stage */
@@ -92,6 +94,20 @@ static void send_stage(engine *e, const char *stage, double seconds)
                          "seconds", seconds, "activations", (json_int_t)mp_pool_get(e->c).peak));
 }
 
+/* What the policy did in the stage. */
+static void send_actions(engine *e, const char *stage)
+{
+    for (int i = 0; e->capture && i < mp_action_count(e->c); i++) {
+        const mp_action *a = mp_action_at(e->c, i);
+        send_event(e, json_pack("{ss ss ss ss ss ss ss sI sI sf}", "event", "action", "stage",
+                                stage, "kind", mp_action_name(a->kind), "module", a->module, "op",
+                                a->op, "from", mp_dtype_name(a->from), "to", mp_dtype_name(a->to),
+                                "count", (json_int_t)a->count, "elements", (json_int_t)a->elements,
+                                "seconds", 1e-9 * (double)a->ns));
+    }
+    mp_action_clear(e->c);
+}
+
 static void stage_begin(void *user, const char *stage)
 {
     engine *e = user;
@@ -111,6 +127,7 @@ static void stage_end(void *user, const char *stage)
 
     if (!e->found)
         send_stage(e, stage, end - e->began - e->paused);
+    send_actions(e, stage);
     e->total_paused += now() - end;
 }
 
@@ -175,6 +192,16 @@ static void tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
     keep_tensor(e, name, fp32, dtype);
     e->paused += now() - start;
     e->total_paused += now() - start;
+}
+
+/* Of a rehearsal: there are no values, but the pipeline's memory is that of a run which takes them.
+ */
+static void leave_tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
+{
+    (void)user;
+    (void)name;
+    (void)fp32;
+    (void)dtype;
 }
 
 static void warn(void *user, const char *text)
@@ -274,6 +301,7 @@ static void generate(engine *e, const mp_sink *sink)
     e->total_paused = 0;
     e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
     e->total = now() - start - e->total_paused;
+    send_actions(e, e->progress->stage); /* of a stage that has failed and was not ended */
     if (!e->err.code)
         send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
                                 e->repeat, "seconds", e->total));
@@ -305,17 +333,36 @@ static void run_pipeline(engine *e, const mp_sink *sink)
         diagnose(e);
 }
 
+/* Each component's dtype, then the overrides, which win. */
+static void declare(engine *e)
+{
+    const mp_request *r = &e->job->request;
+    const mp_precision *p = &r->precision;
+    const char *const *components = e->job->pipeline->components;
+    int n = 0;
+
+    while (components[n])
+        n++;
+    e->declared = mp_zeroed((size_t)(n + p->override_count), sizeof *e->declared);
+    for (int i = 0; i < n; i++)
+        e->declared[i] = (mp_dtype_override){components[i], mp_request_dtype(r, components[i])};
+    for (int i = 0; i < p->override_count; i++)
+        e->declared[n + i] = p->overrides[i];
+    mp_declare(e->c, e->declared, n + p->override_count);
+}
+
 static void open_device(engine *e, const mp_native_cell *cell)
 {
     const mp_job *j = e->job;
-    const mp_device_options o = {.device = "cpu",
+    const mp_device_options o = {.device = j->request.rehearse ? "meta" : "cpu",
                                  .isa = cell->isa,
                                  .threads = cell->threads,
                                  .memory_limit = j->memory,
                                  .policy = j->request.precision.policy,
                                  .e4m3 = j->e4m3};
 
-    mp_device_open(&o, &e->c, &e->err);
+    if (!mp_device_open(&o, &e->c, &e->err))
+        declare(e);
 }
 
 int mp_native_run(const mp_native_cell *cell, int fd)
@@ -326,7 +373,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
                           .stage_begin = stage_begin,
                           .stage_end = stage_end,
                           .step = step,
-                          .tensor = tensor,
+                          .tensor = job->request.rehearse ? leave_tensor : tensor,
                           .warn = warn};
 
     running = &e;
@@ -344,6 +391,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
         send_event(&e, json_pack("{ss}", "event", "done"));
     job->pipeline->close(e.pipeline);
     mp_device_close(e.c);
+    free(e.declared);
     running = NULL;
     return 0;
 }

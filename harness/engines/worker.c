@@ -437,8 +437,15 @@ static mp_code worker_run(mp_engine *engine, mp_arena *a, const mp_job *job, boo
 static mp_code worker_check(const mp_scenario *s, mp_error *err)
 {
     const char *folder = s->request.checkpoint;
+    const mp_policy policy = s->request.precision.policy;
     struct stat st;
 
+    if (policy != MP_STRICT)
+        return mp_error_set(err, MP_EUNSUPPORTED,
+                            "key 'precision.policy': found %s, expected strict: only the native "
+                            "engine negotiates and falls back; use --engine native or policy: "
+                            "strict, or leave such cells out with --only precision.policy=strict",
+                            mp_policy_name(policy));
     if (stat(folder, &st) || !S_ISDIR(st.st_mode))
         return mp_error_set(err, MP_EMISSING, "%s: no such folder; expected a checkpoint", folder);
     if (s->e4m3 != MP_E4M3_SATURATE)

@@ -107,7 +107,8 @@ static json_t *precision_json(const mp_precision *p)
     return json_pack("{ss so so so ss ss}", "default", mp_dtype_name(p->dtype), "components",
                      components_json(p->components, p->component_count), "storage",
                      components_json(p->storage, p->storage_count), "overrides", overrides_json(p),
-                     "policy", "strict", "load", p->load_to ? "to" : "from_pretrained");
+                     "policy", mp_policy_name(p->policy), "load",
+                     p->load_to ? "to" : "from_pretrained");
 }
 
 static json_t *tiling_json(const mp_tiling *t)

@@ -149,6 +149,20 @@ static void test_matrix__the_last_axis_runs_fastest(void **state)
           "precision.default=bf16,tiling=32x32+28x28,inputs.seed=8\n");
 }
 
+static void test_matrix__has_policies_as_an_axis(void **state)
+{
+    static const char axis[] = "matrix:\n  precision.policy: [strict, negotiate, fallback]\n";
+    const mp_plan p = plan_of(WORDS(file(axis)), NO_WORDS, NO_WORDS);
+
+    (void)state;
+    cells(&p, "precision.policy=strict\nprecision.policy=negotiate\nprecision.policy=fallback\n");
+    assert_int_equal(p.cells[2].scenario.request.precision.policy, MP_FALLBACK);
+    assert_non_null(strstr(p.cells[1].repro, " --only precision.policy=negotiate"));
+    gives(axis, NO_WORDS, WORDS("precision.policy=fallback"), "precision.policy=fallback\n");
+    gives(axis, WORDS("precision.policy=negotiate"), NO_WORDS, "default\n");
+    gives("", NO_WORDS, WORDS("precision.policy=strict"), "default\n"); /* the default */
+}
+
 static void test_matrix__values_replace_those_of_the_file(void **state)
 {
     const mp_plan p = plan_of(
@@ -540,6 +554,21 @@ static void test_files__of_a_folder_are_read_in_order_of_name(void **state)
     assert_string_equal(p.cells[1].scenario.file, mp_arena_printf(arena, "%s/b/y.yaml", top));
 }
 
+static void test_files__of_the_folder_where_one_stands_are_found(void **state)
+{
+    char *before = realpath(".", NULL);
+    const char *top = fresh_folder("here");
+
+    (void)state;
+    put(top, "a.yaml", text_of("a", ""));
+    assert_int_equal(chdir(top), 0);
+    const mp_plan p = plan_of(WORDS("."), NO_WORDS, NO_WORDS);
+    assert_int_equal(chdir(before), 0);
+    free(before);
+    assert_int_equal(p.count, 1);
+    assert_string_equal(p.cells[0].scenario.file, "./a.yaml");
+}
+
 static void test_files__are_read_once_however_they_are_named(void **state)
 {
     const char *top = fresh_folder("twice");
@@ -845,6 +874,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matrix__without_one_there_is_one_cell),
         cmocka_unit_test(test_matrix__the_last_axis_runs_fastest),
+        cmocka_unit_test(test_matrix__has_policies_as_an_axis),
         cmocka_unit_test(test_matrix__values_replace_those_of_the_file),
         cmocka_unit_test(test_matrix__include_is_that_of_github),
         cmocka_unit_test(test_matrix__include_alone_gives_each_entry_a_cell),
@@ -865,6 +895,7 @@ int main(void)
         cmocka_unit_test(test_set__an_empty_value_is_none),
         cmocka_unit_test(test_set__what_cannot_be_set_is_refused),
         cmocka_unit_test(test_files__of_a_folder_are_read_in_order_of_name),
+        cmocka_unit_test(test_files__of_the_folder_where_one_stands_are_found),
         cmocka_unit_test(test_files__are_read_once_however_they_are_named),
         cmocka_unit_test(test_files__of_one_name_are_refused),
         cmocka_unit_test(test_files__that_are_not_there_are_named),

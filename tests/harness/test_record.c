@@ -48,6 +48,11 @@ static void tensor(mp_record *r, const char *name, const char *shape, const char
     line(r, text);
 }
 
+#define ACTION(text)                                                                                \
+    "{\"event\":\"action\",\"stage\":\"decode\",\"module\":\"vae.decoder\",\"op\":\"conv2d\"," text \
+    "}"
+#define COUNTS "\"count\":2,\"elements\":64,\"seconds\":0.5"
+
 /* ---- each event ----------------------------------------------------------------------------- */
 
 static void test_record__a_new_one_knows_nothing(void **state)
@@ -149,6 +154,34 @@ static void test_record__many_tensors_all_stay(void **state)
         snprintf(name, sizeof name, "latents_%03d", i);
         assert_string_equal(mp_record_tensor(r, name)->sha256, name);
     }
+    close_record(r);
+}
+
+static void test_record__what_a_policy_did(void **state)
+{
+    static const char *const kinds[] = {"cast_in", "cast_out", "redo_refused", "redo_nonfinite"};
+    mp_record *r = open_record();
+    char text[400];
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        snprintf(text, sizeof text,
+                 ACTION("\"kind\":\"%s\",\"from\":\"bf16\",\"to\":\"fp32\"," COUNTS), kinds[i]);
+        line(r, text);
+    }
+    line(r, ACTION("\"kind\":\"cast_in\",\"from\":\"bf16\",\"to\":\"fp16\"," COUNTS));
+    assert_int_equal(r->action_count, 5);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(r->actions[i].kind, kinds[i]);
+    assert_string_equal(r->actions[4].stage, "decode");
+    assert_string_equal(r->actions[4].module, "vae.decoder");
+    assert_string_equal(r->actions[4].op, "conv2d");
+    assert_string_equal(r->actions[4].from, "bf16");
+    assert_string_equal(r->actions[4].to, "fp16");
+    assert_int_equal(r->actions[4].count, 2);
+    assert_int_equal(r->actions[4].elements, 64);
+    assert_true(r->actions[4].seconds == 0.5);
+    assert_int_equal(r->malformed, 0);
     close_record(r);
 }
 
@@ -378,6 +411,60 @@ static void test_record__tensors_without_a_shape_are_malformed(void **state)
     close_record(r);
 }
 
+static void test_record__actions_without_sense_are_malformed(void **state)
+{
+#define WHAT "\"kind\":\"cast_in\",\"from\":\"bf16\",\"to\":\"fp16\""
+    static const char *const bad[] = {
+        ACTION("\"kind\":\"cast\",\"from\":\"bf16\",\"to\":\"fp16\"," COUNTS),
+        ACTION("\"kind\":7,\"from\":\"bf16\",\"to\":\"fp16\"," COUNTS),
+        ACTION("\"kind\":\"cast_in\",\"from\":\"int8\",\"to\":\"fp16\"," COUNTS),
+        ACTION("\"kind\":\"cast_in\",\"from\":\"bf16\"," COUNTS),
+        ACTION(WHAT ",\"count\":0,\"elements\":64,\"seconds\":0.5"),
+        ACTION(WHAT ",\"count\":-1,\"elements\":64,\"seconds\":0.5"),
+        ACTION(WHAT ",\"count\":1.5,\"elements\":64,\"seconds\":0.5"),
+        ACTION(WHAT ",\"count\":1,\"elements\":-64,\"seconds\":0.5"),
+        ACTION(WHAT ",\"count\":1,\"seconds\":0.5"),
+        ACTION(WHAT ",\"count\":1,\"elements\":64,\"seconds\":-0.5"),
+        ACTION(WHAT ",\"count\":1,\"elements\":64,\"seconds\":\"long\""),
+        ACTION(WHAT ",\"count\":1,\"elements\":64"),
+        "{\"event\":\"action\",\"module\":\"vae\"," WHAT "," COUNTS "}",
+    };
+    enum { BAD = sizeof bad / sizeof *bad };
+    mp_record *r = open_record();
+
+    (void)state;
+    for (int i = 0; i < BAD; i++) {
+        line(r, bad[i]);
+        assert_int_equal(r->malformed, i + 1);
+    }
+    assert_int_equal(r->action_count, 0);
+    line(r, ACTION(WHAT "," COUNTS));
+    line(r, ACTION(WHAT "," COUNTS)); /* a second time */
+    assert_int_equal(r->action_count, 1);
+    assert_int_equal(r->malformed, BAD + 1);
+    close_record(r);
+#undef WHAT
+}
+
+static void test_record__actions_stop_at_a_limit(void **state)
+{
+    mp_record *r = open_record();
+    char text[400];
+
+    (void)state;
+    for (int i = 0; i < (1 << 14) + 10; i++) {
+        snprintf(
+            text, sizeof text,
+            "{\"event\":\"action\",\"stage\":\"decode\",\"module\":\"%d\",\"kind\":\"cast_in\","
+            "\"from\":\"bf16\",\"to\":\"fp16\"," COUNTS "}",
+            i);
+        line(r, text);
+    }
+    assert_int_equal(r->action_count, 1 << 14);
+    assert_int_equal(r->malformed, 10);
+    close_record(r);
+}
+
 static void test_record__a_huge_rank_is_malformed(void **state)
 {
     mp_record *r = open_record();
@@ -457,6 +544,13 @@ static void test_record__long_texts_are_cut_to_their_fields(void **state)
     assert_int_equal(strlen(r->error.text), MP_ERROR_TEXT - 1);
     assert_int_equal(strlen(r->error.module), MP_ERROR_MODULE - 1);
     assert_int_equal(strlen(r->error.op), MP_ERROR_OP - 1);
+    sprintf(text,
+            "{\"event\":\"action\",\"stage\":\"decode\",\"module\":\"%s\",\"op\":\"%s\","
+            "\"kind\":\"cast_in\",\"from\":\"bf16\",\"to\":\"fp16\"," COUNTS "}",
+            far, far);
+    line(r, text);
+    assert_int_equal(strlen(r->actions[0].module), MP_ERROR_MODULE - 1);
+    assert_int_equal(strlen(r->actions[0].op), MP_ERROR_OP - 1);
     free(far);
     free(text);
     close_record(r);
@@ -494,6 +588,7 @@ int main(void)
         cmocka_unit_test(test_record__more_stages_than_there_is_room_for_keep_their_times),
         cmocka_unit_test(test_record__tensors_are_kept_once_and_compared_after_that),
         cmocka_unit_test(test_record__many_tensors_all_stay),
+        cmocka_unit_test(test_record__what_a_policy_did),
         cmocka_unit_test(test_record__weights_warnings_steps_and_the_end),
         cmocka_unit_test(test_record__the_first_non_finite_place_stays),
         cmocka_unit_test(test_record__the_first_error_stays),
@@ -503,6 +598,8 @@ int main(void)
         cmocka_unit_test(test_record__what_is_no_event_is_counted_and_changes_nothing),
         cmocka_unit_test(test_record__stages_without_sense_are_malformed),
         cmocka_unit_test(test_record__tensors_without_a_shape_are_malformed),
+        cmocka_unit_test(test_record__actions_without_sense_are_malformed),
+        cmocka_unit_test(test_record__actions_stop_at_a_limit),
         cmocka_unit_test(test_record__a_huge_rank_is_malformed),
         cmocka_unit_test(test_record__deep_nesting_is_malformed),
         cmocka_unit_test(test_record__huge_and_negative_numbers_stay_within_their_fields),

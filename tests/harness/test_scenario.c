@@ -599,15 +599,18 @@ static void test_precision__policy_load_and_e4m3_are_words(void **state)
 {
     (void)state;
     has("precision: {policy: strict}", "precision.policy", "strict");
+    has("precision: {policy: negotiate}", "precision.policy", "negotiate");
+    has("precision: {policy: fallback}", "precision.policy", "fallback");
     has("precision: {load: to}", "precision.load", "to");
     has("precision: {load: from_pretrained}", "precision.load", "from_pretrained");
     has("precision: {e4m3: nan}", "precision.e4m3", "nan");
     has("precision: {e4m3: saturate}", "precision.e4m3", "saturate");
     assert_int_equal(good("precision: {e4m3: nan}").e4m3, MP_E4M3_NAN);
     assert_true(good("precision: {load: to}").request.precision.load_to);
-    bad("precision: {policy: fallback}",
-        "5:13: key 'precision.policy': found \"fallback\", expected strict (negotiate and fallback "
-        "are not in this build)");
+    assert_int_equal(good("precision: {policy: negotiate}").request.precision.policy, MP_NEGOTIATE);
+    assert_int_equal(good("precision: {policy: fallback}").request.precision.policy, MP_FALLBACK);
+    bad("precision: {policy: loose}",
+        "5:13: key 'precision.policy': found \"loose\", expected strict, negotiate or fallback");
     bad("precision: {load: cast}",
         "5:13: key 'precision.load': found \"cast\", expected from_pretrained or to");
     bad("precision: {e4m3: inf}",

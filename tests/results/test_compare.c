@@ -93,9 +93,9 @@ static mp_metric_row metric(const char *name, double value)
                            .step = -1,
                            .module = "",
                            .value = value,
-                           .unit = !strcmp(name, "seconds") ? "s"
-                                   : bytes                  ? "MiB"
-                                                            : "1"};
+                           .unit = strstr(name, "seconds") ? "s"
+                                   : bytes                 ? "MiB"
+                                                           : "1"};
 }
 
 static int split_settings(char *text, mp_pair *out)
@@ -697,6 +697,29 @@ static void test_judge__gives_memory_two_percent_or_a_mebibyte(void **state)
     assert_verdict("m=e", "m=g", "peak_mib", "worse", "beyond 2 %");
 }
 
+static void test_judge__counts_casts_and_does_not_judge_their_one_time(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const mp_compare_options o = {
+        .a = "m=a", .b = "m=b", .metric = "cast_seconds", .format = MP_TEXT, .fail_on_worse = true};
+    int status;
+
+    add_cell(run, &(cell_spec){.settings = "m=a",
+                               .metrics = {metric("casts", 4), metric("cast_seconds", 1)}});
+    add_cell(run, &(cell_spec){.settings = "m=b",
+                               .metrics = {metric("casts", 6), metric("cast_seconds", 2)}});
+    assert_verdict("m=a", "m=b", "casts", "worse", "exact");
+    json_t *all = compare_json("m=a", "m=b");
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+    assert_int_equal(json_array_size(json_object_get(pair, "metrics")), 1); /* no cast_seconds */
+    json_decref(all);
+    char *text = compared(&o, &status);
+    assert_non_null(strstr(text, "measured in one generation only"));
+    assert_int_equal(status, 4);
+    free(text);
+}
+
 static void test_judge__compares_no_time_of_other_machines(void **state)
 {
     (void)state;
@@ -1000,6 +1023,7 @@ int main(void)
         WITH_STORE(test_judge__says_how_many_samples_are_needed),
         WITH_STORE(test_judge__leaves_warm_ups_out),
         WITH_STORE(test_judge__gives_memory_two_percent_or_a_mebibyte),
+        WITH_STORE(test_judge__counts_casts_and_does_not_judge_their_one_time),
         WITH_STORE(test_judge__compares_no_time_of_other_machines),
         WITH_STORE(test_compare__tells_failing_from_fixed),
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),

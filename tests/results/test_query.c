@@ -75,6 +75,8 @@ static int make_store(void **state)
         {"latent_rel_l2", "latents", 0, "", 0.5, "1"}};
     static const mp_sample_row samples[] = {{-1, "total", 2}, {0, "total", 1.25}};
     static const mp_output_row outputs[] = {{"image", "bf16", "[1, 3, 8, 8]", "abc"}};
+    static const mp_action_row actions[] = {
+        {"text_encode", "te.text_projection", "", "cast_in", "bf16", "fp16", 2, 64, 0.000125}};
     const mp_cell_result good = {.status = "ok",
                                  .as_expected = true,
                                  .step = -1,
@@ -83,7 +85,9 @@ static int make_store(void **state)
                                  .samples = samples,
                                  .sample_count = 2,
                                  .outputs = outputs,
-                                 .output_count = 1};
+                                 .output_count = 1,
+                                 .actions = actions,
+                                 .action_count = 1};
     const mp_cell_result failed = {.status = "error",
                                    .outcome = "dtype_mismatch",
                                    .error = "expected Half\nbut found Float",
@@ -320,6 +324,12 @@ static void test_show__holds_everything_in_json(void **state)
     assert_int_equal(whole(json_array_get(samples, 0), "repeat"), -1);
     assert_true(json_real_value(json_object_get(json_array_get(samples, 1), "seconds")) == 1.25);
     assert_string_equal(word(json_array_get(json_object_get(all, "outputs"), 0), "sha256"), "abc");
+    const json_t *action = json_array_get(json_object_get(all, "actions"), 0);
+    assert_string_equal(word(action, "kind"), "cast_in");
+    assert_string_equal(word(action, "from"), "bf16");
+    assert_string_equal(word(action, "to"), "fp16");
+    assert_int_equal(whole(action, "count"), 2);
+    assert_int_equal(whole(action, "elements"), 64);
     const json_t *setting = json_array_get(json_object_get(all, "settings"), 0);
     assert_string_equal(word(setting, "value"), "a fox,\n\"red\"");
     const json_t *cpu = json_array_get(json_object_get(all, "environment"), 0);
@@ -355,6 +365,12 @@ static void test_show__rounds_numbers_for_people(void **state)
                        "  total  0       1.25\n");
     assert_holds(text, "latent_rel_l2  0.00123457  1\n");
     assert_holds(text, "image_rel_l2   inf         1\n");
+    assert_holds(text,
+                 "\nactions\n"
+                 "  stage        module              op  kind     from  to    count  elements  "
+                 "seconds\n"
+                 "  text_encode  te.text_projection      cast_in  bf16  fp16  2      64        "
+                 "0.000125\n");
     free(text);
 }
 
@@ -383,6 +399,39 @@ static void test_show__writes_one_table_as_csv(void **state)
                        "0.0012345678901234567\r\n");
     assert_null(strstr(text, "cell,0,error"));
     free(text);
+}
+
+/* A database that is only read is not migrated: its cells are shown without what it lacks. */
+static void test_show__reads_a_database_of_an_older_version(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("old.db");
+    mp_store *newest = store;
+    mp_error err = {0};
+    char schema[1 << 14] = "";
+    FILE *f = fopen(MP_FIXTURES "/results/schema_2.sql", "rb");
+
+    assert_non_null(f);
+    assert_true(fread(schema, 1, sizeof schema - 1, f) > 1000);
+    assert_int_equal(fclose(f), 0);
+    sql_run(path, schema);
+    sql_run(path,
+            "PRAGMA application_id = 0x6d706265; PRAGMA user_version = 2; INSERT INTO run VALUES "
+            "(1, 'u', 'old', 'native', 'cpu', 'c', 'p', 'f', 'now', NULL, NULL); INSERT INTO cell "
+            "(run, key, scenario, scenario_hash, pipeline, checkpoint, checkpoint_hash, repro, "
+            "started) VALUES (1, 'sana/a', 'sana', 's', 'sana', 'tiny', 'c', 'r', 'now')");
+    assert_int_equal(mp_store_open(path, MP_STORE_READ, &store, &err), MP_OK);
+    json_t *all = printed_json(1);
+    char *text = printed(1, MP_TEXT), *csv = printed(1, MP_CSV);
+    mp_store_close(store);
+    store = newest;
+    assert_string_equal(word(all, "key"), "sana/a");
+    assert_int_equal(json_array_size(json_object_get(all, "actions")), 0);
+    assert_holds(text, "\nkey             sana/a\n");
+    assert_holds(csv, "\r\ncell,0,key,sana/a\r\n");
+    json_decref(all);
+    free(text);
+    free(csv);
 }
 
 static void test_show__refuses_an_unknown_id(void **state)
@@ -477,6 +526,7 @@ int main(void)
         WITH_STORE(test_show__rounds_numbers_for_people),
         WITH_STORE(test_show__writes_markdown),
         WITH_STORE(test_show__writes_one_table_as_csv),
+        WITH_STORE(test_show__reads_a_database_of_an_older_version),
         WITH_STORE(test_show__refuses_an_unknown_id),
         WITH_STORE(test_query__lets_no_hostile_text_out),
         WITH_STORE(test_query__reports_a_database_without_its_tables),

@@ -105,13 +105,13 @@ static void test_store__creates_a_wal_database_of_its_own_kind(void **state)
 
     mp_store_close(s);
     assert_sql(path, "PRAGMA application_id", "1836081765"); /* 0x6d706265, "mpbe" */
-    assert_sql(path, "PRAGMA user_version", "2");
+    assert_sql(path, "PRAGMA user_version", "3");
     assert_sql(path, "PRAGMA journal_mode", "wal");
     assert_sql(path,
                "SELECT group_concat(name) FROM (SELECT name FROM pragma_table_list WHERE "
                "schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%')",
                "NULL");
-    assert_sql(path, "SELECT count(*) FROM sqlite_master WHERE type = 'table'", "8");
+    assert_sql(path, "SELECT count(*) FROM sqlite_master WHERE type = 'table'", "9");
 }
 
 static void test_store__opens_a_database_again_without_changing_it(void **state)
@@ -277,6 +277,41 @@ static void test_store__keeps_samples_and_outputs(void **state)
     assert_sql(path, "SELECT name || dtype || shape || sha256 FROM output",
                "imagebf16[1, 3, 8, 8]abc");
     assert_sql(path, "SELECT count(*) FROM sample_view WHERE scenario = 'sana'", "3");
+}
+
+static void test_store__keeps_what_a_policy_did(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("actions.db");
+    mp_store *s = open_store(path, MP_STORE_WRITE);
+    const mp_action_row actions[] = {
+        {"text_encode", "text_encoder.text_projection", "", "cast_in", "bf16", "fp16", 2, 64, 0.5},
+        {"text_encode", "text_encoder.text_projection", "", "cast_out", "fp16", "bf16", 2, 64,
+         0.25},
+        {"decode", "vae.decoder", "conv2d", "redo_refused", "bf16", "fp32", 1, INT64_MAX, 0}};
+    mp_cell_result r = good, twice = good;
+    mp_error err = {0};
+
+    r.actions = actions;
+    r.action_count = 3;
+    const int64_t run = begin_run(s, &a_run);
+    finish_cell(s, begin_cell(s, run, &a_cell), &r);
+    assert_sql(
+        path,
+        "SELECT group_concat(stage || ' ' || op || ' ' || kind || ' ' || from_dtype || ' ' "
+        "|| to_dtype || ' ' || count || ' ' || elements || ' ' || seconds, '; ') FROM "
+        "policy_action",
+        "decode conv2d redo_refused bf16 fp32 1 9223372036854775807 0.0; "
+        "text_encode  cast_in bf16 fp16 2 64 0.5; text_encode  cast_out fp16 bf16 2 64 0.25");
+    assert_sql(path, "SELECT count(*) FROM policy_action_view WHERE label = 'before'", "3");
+    twice.actions = (mp_action_row[]){actions[0], actions[0]};
+    twice.action_count = 2;
+    const int64_t cell = begin_cell(s, run, &a_cell);
+    assert_int_equal(mp_store_finish_cell(s, cell, &twice, &err), MP_EDB);
+    mp_store_close(s);
+    assert_sql(path, "SELECT status FROM cell ORDER BY id DESC",
+               "running"); /* whole or not at all */
+    assert_sql(path, "SELECT count(*) FROM policy_action", "3");
 }
 
 static void test_store__keeps_references_and_replaces_them(void **state)
@@ -567,43 +602,68 @@ static void test_store__refuses_a_newer_schema(void **state)
     const char *path = scratch_file("newer.db");
 
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    sql_run(path, "PRAGMA user_version = 3");
+    sql_run(path, "PRAGMA user_version = 4");
     refuses(path, MP_STORE_READ, MP_EDB,
-            "has schema version 3, and this mpbench knows versions up to 2; use a newer mpbench");
+            "has schema version 4, and this mpbench knows versions up to 3; use a newer mpbench");
     refuses(path, MP_STORE_WRITE, MP_EDB, "use a newer mpbench");
     sql_run(path, "PRAGMA user_version = -1");
     refuses(path, MP_STORE_WRITE, MP_EDB, "has schema version -1, which never existed");
 }
 
-static char *first_schema(void)
+/* The schema as version `version` made it, with its numbers; free it. */
+static char *old_schema(int version)
 {
-    FILE *f = fopen(MP_FIXTURES "/results/schema_1.sql", "rb");
-    char *text = calloc(1, 1 << 16);
+    char path[512], *text = calloc(1, 1 << 16);
 
-    assert_non_null(f);
     assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 16) - 1, f) > 1000);
+    snprintf(path, sizeof path, MP_FIXTURES "/results/schema_%d.sql", version);
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    const size_t n = fread(text, 1, (1 << 16) - 100, f);
+    assert_true(n > 1000);
     assert_int_equal(fclose(f), 0);
+    snprintf(text + n, 100, "PRAGMA application_id = 0x6d706265; PRAGMA user_version = %d",
+             version);
     return text;
 }
 
-static void test_store__migrates_a_database_of_the_first_version(void **state)
+static void test_store__migrates_a_database_of_every_older_version(void **state)
 {
     (void)state;
-    const char *path = scratch_file("first.db");
-    char *schema = first_schema();
+    static const char sql[] = "SELECT group_concat(name || ',' || type || ',' || pk, ' ') FROM "
+                              "pragma_table_info('%s')";
+    static const char *const tables[] = {"cell", "policy_action", "policy_action_view"};
+    const char *fresh = scratch_file("fresh.db");
+    char name[32], number[8], query[160];
 
-    sql_run(path, schema);
-    sql_run(path, "PRAGMA application_id = 0x6d706265; PRAGMA user_version = 1; INSERT INTO run "
-                  "VALUES (1, 'u', 'old', 'native', 'cpu', 'c', 'p', 'f', 'now', NULL, NULL)");
-    mp_store_close(open_store(path, MP_STORE_READ)); /* a reader leaves it as it is */
-    assert_sql(path, "PRAGMA user_version", "1");
-    mp_store_close(open_store(path, MP_STORE_WRITE));
-    assert_sql(path, "PRAGMA user_version", "2");
-    assert_sql(path, "SELECT label FROM run", "old");
-    assert_sql(path, "SELECT count(exception) + count(frame) FROM cell", "0");
-    mp_store_close(open_store(path, MP_STORE_WRITE));
-    free(schema);
+    mp_store_close(open_store(fresh, MP_STORE_WRITE));
+    for (int version = 1; version <= 2; version++) {
+        snprintf(name, sizeof name, "version%d.db", version);
+        snprintf(number, sizeof number, "%d", version);
+        const char *path = scratch_file(name);
+        char *schema = old_schema(version);
+        sql_run(path, schema);
+        sql_run(path, "INSERT INTO run VALUES (1, 'u', 'old', 'native', 'cpu', 'c', 'p', 'f', "
+                      "'now', NULL, NULL)");
+        mp_store_close(open_store(path, MP_STORE_READ)); /* a reader leaves it as it is */
+        assert_sql(path, "PRAGMA user_version", number);
+        mp_store_close(open_store(path, MP_STORE_WRITE));
+        assert_sql(path, "PRAGMA user_version", "3");
+        assert_sql(path, "SELECT label FROM run", "old");
+        assert_sql(path, "SELECT count(exception) + count(frame) FROM cell", "0");
+        for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+            snprintf(query, sizeof query, sql, tables[i]);
+            char *expected = sql_text(fresh, query);
+            assert_sql(path, query, expected);
+            free(expected);
+        }
+        assert_sql_fails(path,
+                         "INSERT INTO policy_action VALUES (1, 's', 'm', '', 'cast', 'bf16', "
+                         "'fp16', 1, 1, 0.0)",
+                         "CHECK constraint failed");
+        mp_store_close(open_store(path, MP_STORE_WRITE));
+        free(schema);
+    }
 }
 
 static void test_store__refuses_another_programs_database(void **state)
@@ -643,7 +703,7 @@ static void test_store__refuses_to_read_an_empty_file_and_fills_it(void **state)
             "is an empty database; record something with `mpbench run` first");
     assert_int_equal(file_size(path), 0);
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    assert_sql(path, "PRAGMA user_version", "2");
+    assert_sql(path, "PRAGMA user_version", "3");
 }
 
 static void test_store__refuses_folders_and_what_is_not_there(void **state)
@@ -911,6 +971,7 @@ int main(void)
         cmocka_unit_test(test_store__keeps_metrics_also_infinite_and_nan),
         cmocka_unit_test(test_store__lets_no_half_number_in),
         cmocka_unit_test(test_store__keeps_samples_and_outputs),
+        cmocka_unit_test(test_store__keeps_what_a_policy_did),
         cmocka_unit_test(test_store__keeps_references_and_replaces_them),
         cmocka_unit_test(test_store__refuses_to_finish_a_cell_twice_and_changes_nothing),
         cmocka_unit_test(test_store__takes_a_result_whole_or_not_at_all),
@@ -921,7 +982,7 @@ int main(void)
         cmocka_unit_test(test_store__takes_the_cells_of_two_writers_at_once),
         cmocka_unit_test(test_store__is_created_once_by_two_at_once),
         cmocka_unit_test(test_store__refuses_a_newer_schema),
-        cmocka_unit_test(test_store__migrates_a_database_of_the_first_version),
+        cmocka_unit_test(test_store__migrates_a_database_of_every_older_version),
         cmocka_unit_test(test_store__refuses_another_programs_database),
         cmocka_unit_test(test_store__refuses_what_is_no_database),
         cmocka_unit_test(test_store__refuses_to_read_an_empty_file_and_fills_it),
