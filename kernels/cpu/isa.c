@@ -17,6 +17,7 @@
 #include "kernels/cpu/elementwise_body.h"
 #include "kernels/cpu/norm_body.h"
 #include "kernels/cpu/shape_body.h"
+#include "kernels/cpu/panel_body.h"
 #include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/conv_body.h"
 #include "kernels/cpu/attention_body.h"
