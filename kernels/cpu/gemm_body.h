@@ -57,24 +57,6 @@ static size_t gemm_scratch(const gemm_args *p)
            sizeof(float);
 }
 
-/* Rows [row, row+n) of B, columns [k0, k0+k), packed. */
-static void gemm_load_b(const gemm_args *p, int64_t row, int64_t n, int64_t k0, int64_t k,
-                        const gemm_panels *s)
-{
-    const size_t size = mp_dtype_size(p->b.store);
-    const int64_t words = panel_k(p->pairs, k);
-
-    for (int64_t j = 0; j < n; j += PANEL_N) {
-        const int64_t rows = vec_min(PANEL_N, n - j);
-        for (int64_t i = 0; i < rows; i++)
-            panel_read(p->pairs, p->b.store,
-                       (const char *)p->b.data + (size_t)((row + j + i) * p->k + k0) * size,
-                       s->rows + i * s->ld, 0, k);
-        panel_fill_up(p->pairs, s->rows, s->ld, rows, k, words);
-        panel_pack(s->rows, s->ld, words, s->b + j * words);
-    }
-}
-
 /* Adds the bias to a finished tile and rounds it into y. */
 static void gemm_store(const gemm_args *p, const gemm_panels *s, int64_t m0, int64_t m,
                        int64_t column, int64_t n)
@@ -101,12 +83,15 @@ static void gemm_task(void *arg, int64_t task, int worker)
     const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
     const int64_t column = g * p->n + n0;
     const gemm_panels s = gemm_place(p, mp_scratch(p->c, worker));
+    const size_t size = mp_dtype_size(p->b.store);
+    const char *b = (const char *)p->b.data + (size_t)(column * p->k) * size;
 
     for (int64_t k0 = 0; k0 < p->k; k0 += p->chunk) {
         const int64_t k = vec_min(p->chunk, p->k - k0), words = panel_k(p->pairs, k);
         p->load_a(p, g, m0, m, k0, k, s.a, s.ld);
         panel_fill_up(p->pairs, s.a, s.ld, m, k, words);
-        gemm_load_b(p, column, n, k0, k, &s);
+        panel_pack_columns(p->pairs, p->b.store, b + (size_t)k0 * size, p->k, n, k, s.rows, s.ld,
+                           s.b);
         panel_product(p->pairs, s.a, s.ld, s.b, panel_m(p->pairs, m), panel_n(n), words, k0 > 0,
                       s.tile, panel_n(n));
     }
@@ -269,48 +254,42 @@ static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y
 typedef struct matmul_args {
     mp_ctx *c;
     mp_tensor a, b, y;
-    int64_t m, n, k, tile_m, tile_n, tiles_m, tiles_n;
+    int64_t m, n, k, tile_m, tile_n, tiles_m, tiles_n, chunk;
 } matmul_args;
 
-/* Rows x columns of t from element `at`, rows `stride` apart, as fp32: in place, or in panel. */
-static const float *matmul_load(mp_tensor t, int64_t at, int64_t stride, int64_t rows,
-                                int64_t columns, float *panel, int64_t *ld)
+/* Floats of scratch: both panels and the tile. */
+static size_t matmul_scratch(const matmul_args *p)
 {
-    if (t.store == MP_F32) {
-        *ld = stride;
-        return (const float *)t.data + at;
-    }
-    for (int64_t i = 0; i < rows; i++)
-        vec_read(t, at + i * stride, columns, panel + i * columns);
-    *ld = columns;
-    return panel;
+    return (size_t)(p->tile_m * p->chunk + p->chunk * p->tile_n + p->tile_m * p->tile_n) *
+           sizeof(float);
 }
 
-/* Batched a [M, K] b [K, N]: the second operand comes as it lies, k rows of n. */
+/* Batched a [M, K] b [K, N], always in floats: the second operand comes as it lies, k rows of n. */
 static void matmul_task(void *arg, int64_t task, int worker)
 {
     const matmul_args *p = arg;
     const int64_t tiles = p->tiles_m * p->tiles_n, batch = task / tiles;
     const int64_t m0 = task % tiles / p->tiles_n * p->tile_m, n0 = task % p->tiles_n * p->tile_n;
     const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
-    const int64_t kc = vec_min(p->k, GEMM_K), at = (batch * p->m + m0) * p->n + n0;
-    float *a_panel = mp_scratch(p->c, worker), *b_panel = a_panel + p->tile_m * kc;
-    const bool direct = p->y.store == MP_F32;
-    float *tile = direct ? (float *)p->y.data + at : b_panel + kc * p->tile_n;
-    const int64_t ld = direct ? p->n : n;
+    const int64_t at = (batch * p->m + m0) * p->n + n0;
+    const size_t a_size = mp_dtype_size(p->a.store), b_size = mp_dtype_size(p->b.store);
+    float *a = mp_scratch(p->c, worker), *b = a + p->tile_m * p->chunk;
+    float *tile = b + p->chunk * p->tile_n;
 
-    for (int64_t k0 = 0; k0 < p->k; k0 += GEMM_K) {
-        const int64_t k = vec_min(GEMM_K, p->k - k0);
-        int64_t lda, ldb;
-        const float *a =
-            matmul_load(p->a, (batch * p->m + m0) * p->k + k0, p->k, m, k, a_panel, &lda);
-        const float *b =
-            matmul_load(p->b, (batch * p->k + k0) * p->n + n0, p->n, k, n, b_panel, &ldb);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, a,
-                    (int)lda, b, (int)ldb, k0 ? 1.0f : 0.0f, tile, (int)ld);
+    for (int64_t k0 = 0; k0 < p->k; k0 += p->chunk) {
+        const int64_t k = vec_min(p->chunk, p->k - k0);
+        const int64_t a_at = (batch * p->m + m0) * p->k + k0;
+        const int64_t b_at = (batch * p->k + k0) * p->n + n0;
+        for (int64_t i = 0; i < m; i++)
+            vec_widen(p->a.store, (const char *)p->a.data + (size_t)(a_at + i * p->k) * a_size,
+                      a + i * k, k);
+        panel_pack_rows(false, p->b.store, (const char *)p->b.data + (size_t)b_at * b_size, p->n, k,
+                        n, NULL, b);
+        panel_product(false, a, k, b, panel_m(false, m), panel_n(n), k, k0 > 0, tile, p->tile_n);
     }
     for (int64_t i = 0; i < m; i++)
-        vec_commit(p->c->e4m3, p->y, at + i * p->n, tile + i * ld, n);
+        vec_narrow(p->y.store, p->c->e4m3, tile + i * p->tile_n,
+                   (char *)p->y.data + (size_t)(at + i * p->n) * mp_dtype_size(p->y.store), n);
 }
 
 static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
@@ -324,12 +303,12 @@ static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
         memset(y.data, 0, mp_nbytes(y));
         return;
     }
-    p.tile_m = gemm_even(p.m, GEMM_M);
-    p.tile_n = gemm_even(p.n, GEMM_N);
+    p.tile_m = panel_m(false, gemm_even(p.m, GEMM_M));
+    p.tile_n = panel_n(gemm_even(p.n, GEMM_N));
+    p.chunk = gemm_even(p.k, GEMM_K);
     p.tiles_m = gemm_tiles(p.m, p.tile_m);
     p.tiles_n = gemm_tiles(p.n, p.tile_n);
-    const int64_t kc = vec_min(p.k, GEMM_K), batch = mp_numel(y) / (p.m * p.n);
-    const int64_t floats = p.tile_m * kc + kc * p.tile_n + p.tile_m * p.tile_n;
-    if (mp_scratch_reserve(c, (size_t)floats * sizeof(float)))
+    const int64_t batch = mp_numel(y) / (p.m * p.n);
+    if (mp_scratch_reserve(c, matmul_scratch(&p)))
         mp_parallel(c, batch * p.tiles_m * p.tiles_n, matmul_task, &p);
 }

@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/backend.h"
 #include "kernels/core/ctx_internal.h"
 #include "kernels/cpu/cpu_select.h"

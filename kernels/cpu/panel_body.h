@@ -346,15 +346,80 @@ enum { PANEL_TURN = 4 };
 
 #endif
 
-/* PANEL_N rows of k words become one strip [k][PANEL_N]. */
-static void panel_pack(const float *rows, int64_t ld, int64_t k, float *strip)
+/* n rows of k words, `ld` apart, become k rows of n, `to_ld` apart; n: a multiple of PANEL_TURN. */
+static void panel_transpose(const float *rows, int64_t ld, int64_t n, int64_t k, float *to,
+                            int64_t to_ld)
 {
     int64_t p = 0;
 
     for (; p + PANEL_TURN <= k; p += PANEL_TURN)
-        for (int j = 0; j < PANEL_N; j += PANEL_TURN)
-            panel_turn(rows + j * ld + p, ld, strip + p * PANEL_N + j, PANEL_N);
+        for (int64_t j = 0; j < n; j += PANEL_TURN)
+            panel_turn(rows + j * ld + p, ld, to + p * to_ld + j, to_ld);
     for (; p < k; p++)
-        for (int j = 0; j < PANEL_N; j++)
-            strip[p * PANEL_N + j] = rows[j * ld + p];
+        for (int64_t j = 0; j < n; j++)
+            to[p * to_ld + j] = rows[j * ld + p];
+}
+
+/* b [k, n] from its columns: n rows of k stored values that lie `stride` values apart.  `rows`
+ * [PANEL_N, ld] is room to work in. */
+static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int64_t stride,
+                               int64_t n, int64_t k, float *rows, int64_t ld, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+    const int64_t words = panel_k(pairs, k);
+
+    for (int64_t j = 0; j < n; j += PANEL_N) {
+        const int64_t count = vec_min(PANEL_N, n - j);
+        for (int64_t i = 0; i < count; i++)
+            panel_read(pairs, store, (const char *)from + (size_t)((j + i) * stride) * size,
+                       rows + i * ld, 0, k);
+        panel_fill_up(pairs, rows, ld, count, k, words);
+        panel_transpose(rows, ld, PANEL_N, words, b + j * words, PANEL_N);
+    }
+}
+
+/* Neighbours in k of one row of pairs. */
+static void panel_weave(const uint16_t *even, const uint16_t *odd, int64_t n, uint16_t *to)
+{
+    for (int64_t j = 0; j < n; j++) {
+        to[2 * j] = even[j];
+        to[2 * j + 1] = odd[j];
+    }
+}
+
+/* b [k, n] from its rows, `stride` values apart, in pairs; `rows` is room for two of them. */
+static void panel_pack_pairs(mp_dtype store, const void *from, int64_t stride, int64_t k, int64_t n,
+                             float *rows, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+    const int64_t words = panel_k(true, k);
+    uint16_t *even = (uint16_t *)rows, *odd = even + n;
+
+    for (int64_t p = 0; p < words; p++) {
+        for (int i = 0; i < 2; i++)
+            if (2 * p + i < k)
+                panel_read(true, store, (const char *)from + (size_t)((2 * p + i) * stride) * size,
+                           rows, i * n, n);
+            else
+                memset(i ? odd : even, 0, (size_t)n * sizeof *odd);
+        for (int64_t j = 0; j < n; j += PANEL_N)
+            panel_weave(even + j, odd + j, vec_min(PANEL_N, n - j),
+                        (uint16_t *)(b + j * words + p * PANEL_N));
+    }
+}
+
+/* The same for either kind of words. */
+static void panel_pack_rows(bool pairs, mp_dtype store, const void *from, int64_t stride, int64_t k,
+                            int64_t n, float *rows, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+
+    if (pairs) {
+        panel_pack_pairs(store, from, stride, k, n, rows, b);
+        return;
+    }
+    for (int64_t p = 0; p < k; p++)
+        for (int64_t j = 0; j < n; j += PANEL_N)
+            vec_widen(store, (const char *)from + (size_t)(p * stride + j) * size,
+                      b + j * k + p * PANEL_N, vec_min(PANEL_N, n - j));
 }
