@@ -378,8 +378,11 @@ static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int
     }
 }
 
+/* A bf16 in a word, which is read as a float again. */
+typedef uint16_t __attribute__((may_alias)) panel_half;
+
 /* Neighbours in k of one row of pairs. */
-static void panel_weave(const uint16_t *even, const uint16_t *odd, int64_t n, uint16_t *to)
+static void panel_weave(const panel_half *even, const panel_half *odd, int64_t n, panel_half *to)
 {
     for (int64_t j = 0; j < n; j++) {
         to[2 * j] = even[j];
@@ -393,7 +396,7 @@ static void panel_pack_pairs(mp_dtype store, const void *from, int64_t stride, i
 {
     const size_t size = mp_dtype_size(store);
     const int64_t words = panel_k(true, k);
-    uint16_t *even = (uint16_t *)rows, *odd = even + n;
+    panel_half *even = (panel_half *)rows, *odd = even + n;
 
     for (int64_t p = 0; p < words; p++) {
         for (int i = 0; i < 2; i++)
@@ -404,7 +407,7 @@ static void panel_pack_pairs(mp_dtype store, const void *from, int64_t stride, i
                 memset(i ? odd : even, 0, (size_t)n * sizeof *odd);
         for (int64_t j = 0; j < n; j += PANEL_N)
             panel_weave(even + j, odd + j, vec_min(PANEL_N, n - j),
-                        (uint16_t *)(b + j * words + p * PANEL_N));
+                        (panel_half *)(b + j * words + p * PANEL_N));
     }
 }
 
