@@ -7,14 +7,20 @@ taken on each side, because noise on a shared machine only ever adds.
 
 import argparse
 import json
+import math
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = ("fp32", "fp16", "bf16")
+ENGINES = ("native", "diffusers")
+STAGES = ("text_encode", "denoise", "decode", "total")
+HELD = {"MPBENCH_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def json_lines(command: list[str], env: dict[str, str]) -> list[dict]:
@@ -26,7 +32,7 @@ def json_lines(command: list[str], env: dict[str, str]) -> list[dict]:
 def keep_minimum(best: dict, rows: list[dict]) -> None:
     for row in rows:
         key = (row["op"], row["shape"], row["dtype"])
-        best[key] = min(best.get(key, float("inf")), row["seconds"])
+        best[key] = min(best.get(key, math.inf), row["seconds"])
 
 
 def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
@@ -49,90 +55,130 @@ def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
     return table
 
 
-def scenario(dtype: str, args: argparse.Namespace) -> str:
-    """A scenario for one dtype, with the inputs of ci/bench_run.py."""
-    return json.dumps(
-        {
-            "name": f"bench-{dtype}", "pipeline": "sana", "checkpoint": str(args.checkpoint),
-            "inputs": {
-                "prompt": "a photo of a red fox", "height": args.size, "width": args.size,
-                "steps": args.steps, "guidance": 4.5, "seed": 7,
-                "use_resolution_binning": False,
-            },
-            "precision": {"default": dtype}, "reference": "off", "repeat": args.repeats, "warmup": 1,
-        }
-    )
+@dataclass(frozen=True)
+class Run:
+    """One whole generation that both engines time."""
+
+    pipeline: str
+    checkpoint: Path
+    dtype: str
+    size: int
+    steps: int
+    inputs: dict = field(default_factory=dict, compare=False)
+    repeats: int = 1  # generations a round; where there are several, one more before them
+    held: bool = False  # both engines to AVX2
+    once: bool = False  # in the first round alone: PyTorch is too slow there for more
+
+    @property
+    def isa(self) -> str:
+        return "AVX2" if self.held else "all"
+
+    def scenario(self) -> dict:
+        inputs = {
+            "prompt": "a photo of a red fox", "height": self.size, "width": self.size,
+            "steps": self.steps, "guidance": 4.5, "seed": 7,
+        }  # fmt: skip
+        return {
+            "name": f"bench-{self.pipeline}", "pipeline": self.pipeline,
+            "checkpoint": str(self.checkpoint), "inputs": inputs | self.inputs,
+            "precision": {"default": self.dtype}, "reference": "off", "timeout": "3600s",
+        }  # fmt: skip
 
 
-def native_seconds(dtype: str, args: argparse.Namespace, env: dict[str, str]) -> float:
-    """Smallest total of one native run, read back from a database of its own."""
+def sana_runs() -> list[Run]:
+    tiny = ROOT / "tests/fixtures/checkpoints/sana-tiny"
+    plain = {"use_resolution_binning": False}
+    return [Run("sana", tiny, dtype, 64, 6, plain, repeats=3) for dtype in DTYPES]
+
+
+def sd3_runs() -> list[Run]:
+    """PyTorch's bf16 convolutions without AVX-512 are so slow that a picture of 512x512 takes hours."""
+    folder = ROOT / "build/bench/sd3-mid"
+    subprocess.run([sys.executable, "ci/bench_checkpoint.py", str(folder)], check=True)
+    runs = [Run("sd3", folder, dtype, 512, 4) for dtype in ("fp32", "bf16")]
+    runs.append(Run("sd3", folder, "fp32", 512, 4, held=True))
+    runs.append(Run("sd3", folder, "bf16", 64, 1, held=True, once=True))
+    return runs
+
+
+def generate(run: Run, engine: str, args: argparse.Namespace, env: dict[str, str]) -> dict[str, float]:
+    """Seconds of each stage of one `mpbench run`, and the peak of memory of its process in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"{dtype}.yaml")
-        path.write_text(scenario(dtype, args))  # JSON is YAML
-        db = str(Path(folder, "bench.db"))
-        subprocess.run(
-            [f"{args.build}/mpbench", "run", str(path), "--db", db, "--threads", str(args.threads)],
-            env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        query = "select min(seconds) from sample_view where stage = 'total' and repeat >= 0"
-        done = subprocess.run(["sqlite3", db, query], stdout=subprocess.PIPE, text=True, check=True)
-        return float(done.stdout)
+        path, db = Path(folder, "bench.yaml"), Path(folder, "bench.db")
+        path.write_text(json.dumps(run.scenario()))  # JSON is YAML
+        command = [
+            f"{args.build}/mpbench", "run", str(path), "--db", str(db), "--engine", engine,
+            "--python", sys.executable, "--threads", str(args.threads),
+            "--repeat", str(run.repeats), "--warmup", str(int(run.repeats > 1)),
+        ]  # fmt: skip
+        subprocess.run(command, env=env | (HELD if run.held else {}), check=True, stdout=subprocess.DEVNULL)
+        with sqlite3.connect(db) as records:
+            seconds = records.execute(
+                "select stage, min(seconds) from sample_view where repeat >= 0 group by stage"
+            )
+            memory = records.execute("select 'peak_mib', value from metric where name = 'peak_mib'")
+            return {name: float(value) for name, value in [*seconds, *memory]}
 
 
-def diffusers_seconds(dtype: str, args: argparse.Namespace, env: dict[str, str]) -> float:
-    command = [
-        sys.executable, "ci/bench_run.py", str(args.checkpoint), dtype, str(args.size), str(args.size),
-        str(args.steps), str(args.repeats), str(args.threads),
-    ]
-    return min(json_lines(command, env)[0]["seconds"])
-
-
-def bench_run(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
-    ours = dict.fromkeys(DTYPES, float("inf"))
-    theirs = dict.fromkeys(DTYPES, float("inf"))
-    for _ in range(args.rounds):
-        for dtype in DTYPES:
-            ours[dtype] = min(ours[dtype], native_seconds(dtype, args, env))
-            theirs[dtype] = min(theirs[dtype], diffusers_seconds(dtype, args, env))
-    shape = f"{args.size}x{args.size}, {args.steps} steps"
-    return [
-        {
-            "op": "sana-tiny", "shape": shape, "dtype": dtype, "seconds": ours[dtype],
-            "torch": theirs[dtype], "ratio": theirs[dtype] / ours[dtype],
-            "of_own_fp32": ours["fp32"] / ours[dtype],
-        }
-        for dtype in DTYPES
-    ]
+def bench_runs(runs: list[Run], args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
+    best: dict = {}
+    for number in range(args.rounds):
+        for run in runs:
+            for engine in ENGINES if number == 0 or not run.once else ():
+                kept = best.setdefault((run, engine), {})
+                for name, value in generate(run, engine, args, env).items():
+                    kept[name] = min(kept.get(name, math.inf), value)
+    fp32 = {(r.isa, r.size): best[r, "native"] for r in runs if r.dtype == "fp32"}
+    table = []
+    for run in runs:
+        ours, theirs = (best[run, engine] for engine in ENGINES)
+        own = fp32.get((run.isa, run.size))
+        for stage in STAGES:
+            table.append(
+                {
+                    "op": f"{run.pipeline} {stage}", "dtype": run.dtype, "seconds": ours[stage],
+                    "shape": f"{run.size}x{run.size}, {run.steps} steps, {run.isa}",
+                    "torch": theirs[stage], "ratio": theirs[stage] / ours[stage],
+                    "of_own_fp32": own[stage] / ours[stage] if own else None,
+                    "peak_mib": [ours["peak_mib"], theirs["peak_mib"]] if stage == "total" else None,
+                }
+            )  # fmt: skip
+    return table
 
 
 def show(rows: list[dict]) -> None:
-    print(f"{'what':28} {'shape':24} {'dtype':9} {'ms':>10} {'torch ms':>10} {'ratio':>7} {'of fp32':>8}")
+    print(
+        f"{'what':18} {'shape':24} {'dtype':5} {'ms':>11} {'torch ms':>11} {'ratio':>7} {'of fp32':>7}"
+        f" {'peak MiB':>9} {'torch':>6}"
+    )
     for r in rows:
-        torch = f"{r['torch'] * 1e3:10.3f}" if r["torch"] else f"{'-':>10}"
+        torch = f"{r['torch'] * 1e3:11.3f}" if r["torch"] else f"{'-':>11}"
         ratio = f"{r['ratio']:7.2f}" if r["ratio"] else f"{'-':>7}"
-        own = f"{r['of_own_fp32']:8.2f}" if r["of_own_fp32"] else f"{'-':>8}"
-        print(f"{r['op']:28} {r['shape']:24} {r['dtype']:9} {r['seconds'] * 1e3:10.3f} {torch} {ratio} {own}")
+        own = f"{r['of_own_fp32']:7.2f}" if r["of_own_fp32"] else f"{'-':>7}"
+        peak = "{:9.0f} {:6.0f}".format(*r["peak_mib"]) if r.get("peak_mib") else ""
+        print(
+            f"{r['op']:18} {r['shape']:24} {r['dtype']:5} {r['seconds'] * 1e3:11.3f} {torch} {ratio} {own}"
+            f" {peak}".rstrip()
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3, help="generations per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("ops", "run"))
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "tests/fixtures/checkpoints/sana-tiny")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--only", choices=("ops", "sana", "sd3"))
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1")
 
     rows = []
-    if args.only != "run":
+    if args.only in (None, "ops"):
         rows += bench_ops(args, env)
-    if args.only != "ops":
-        rows += bench_run(args, env)
+    if args.only in (None, "sana"):
+        rows += bench_runs(sana_runs(), args, env)
+    if args.only in (None, "sd3"):
+        rows += bench_runs(sd3_runs(), args, env)
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))

@@ -14,7 +14,7 @@ typedef struct mp_device_options {
     /* "cpu" (NULL is "cpu"); "meta": as torch's, shapes, dtypes, errors and memory of every op and
      * none of its arithmetic; activations are zero or undefined and weights are never read */
     const char *device;
-    const char *isa;     /* "base", "avx2", "avx512", "avx512bf16"; NULL: the best one */
+    const char *isa;     /* "base", "avx2", "avx512", "avx512bf16", "amx"; NULL: the best */
     int threads;         /* 1 to 256; 0: one on each logical CPU that this process may use */
     size_t memory_limit; /* bytes of activations; 0: none.  Over it is MP_ENOMEM */
     mp_policy policy;

@@ -3,26 +3,48 @@
  * Softmax attention works on a block of queries of one head at a time; keys and values pass by in
  * blocks, widened to fp32.  Linear attention keeps one [d+1, d] state per head. */
 
-enum { ATTN_Q = 128, ATTN_KV = 512, ATTN_SCORES = 1 << 18, ATTN_N = 256 };
+/* ATTN_Q and ATTN_KV are multiples of all that panels ask for. */
+enum { ATTN_Q = 192, ATTN_KV = 512, ATTN_SCORES = 1 << 18, ATTN_N = 256 };
 
 typedef struct softmax_args {
     mp_ctx *c;
     const mp_attn_opts *o;
     mp_tensor q, k, v, y;
     int64_t sq, sk, d, heads, kv_heads, block, blocks;
+    bool pairs;          /* panels of bf16 */
     float scale, lowest; /* lowest: the dtype's most negative value, transformers' mask */
 } softmax_args;
 
-/* Rows of one head as a dense fp32 block [n, d]. */
-static void load_head(mp_tensor t, int64_t row, int64_t n, int64_t heads, int64_t head, int64_t d,
+/* The first value of a head in a row of t. */
+static const char *head_at(mp_tensor t, int64_t row, int64_t heads, int64_t head, int64_t d)
+{
+    return (const char *)t.data + (size_t)((row * heads + head) * d) * mp_dtype_size(t.store);
+}
+
+/* m queries of one head as the rows of a panel. */
+static void load_queries(const softmax_args *p, int64_t row, int64_t m, int64_t head, float *to,
+                         int64_t ld)
+{
+    for (int64_t i = 0; i < m; i++)
+        panel_read(p->pairs, p->q.store, head_at(p->q, row + i, p->heads, head, p->d), to + i * ld,
+                   0, p->d);
+    panel_fill_up(p->pairs, to, ld, m, p->d, panel_k(p->pairs, p->d));
+}
+
+/* n keys of one head as the columns of a packed panel. */
+static void pack_keys(const softmax_args *p, int64_t row, int64_t n, int64_t head, float *rows,
                       float *to)
 {
-    const size_t size = mp_dtype_size(t.store);
+    panel_pack_columns(p->pairs, p->k.store, head_at(p->k, row, p->kv_heads, head, p->d),
+                       p->kv_heads * p->d, n, p->d, rows, panel_k(p->pairs, p->d), to);
+}
 
-    for (int64_t i = 0; i < n; i++) {
-        const int64_t at = ((row + i) * heads + head) * d;
-        vec_widen(t.store, (const char *)t.data + (size_t)at * size, to + i * d, d);
-    }
+/* n values of one head as the rows of a packed panel. */
+static void pack_values(const softmax_args *p, int64_t row, int64_t n, int64_t head, float *rows,
+                        float *to)
+{
+    panel_pack_rows(p->pairs, p->v.store, head_at(p->v, row, p->kv_heads, head, p->d),
+                    p->kv_heads * p->d, n, p->d, rows, to);
 }
 
 static void store_head(const softmax_args *p, const float *from, int64_t row, int64_t n,
@@ -30,7 +52,7 @@ static void store_head(const softmax_args *p, const float *from, int64_t row, in
 {
     for (int64_t i = 0; i < n; i++) {
         const int64_t at = ((row + i) * p->heads + head) * p->d;
-        vec_narrow(p->y.store, p->c->e4m3, from + i * p->d,
+        vec_narrow(p->y.store, p->c->e4m3, from + i * panel_n(p->d),
                    (char *)p->y.data + (size_t)at * mp_dtype_size(p->y.store), p->d);
     }
 }
@@ -42,30 +64,25 @@ static inline bool attends(const softmax_args *p, int64_t query, int64_t key)
     return key <= query && (!p->o->window || key > query - p->o->window);
 }
 
-/* s = q k^T for m queries and n keys. */
-static void score_block(const float *q, const float *k, int64_t m, int64_t n, int64_t d, float *s,
-                        int64_t ld)
-{
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)d, 1.0f, q, (int)d, k,
-                (int)d, 0.0f, s, (int)ld);
-}
-
 typedef struct flash_state {
-    float *q, *k, *v, *s, *out; /* [block, d], [KV, d], [KV, d], [block, KV], [block, d] */
-    float *top, *sum, *mask;    /* [block], [block], [KV] */
-    float *bias;                /* [block + KV], if there is one */
+    float *q, *k, *v, *rows; /* [block, d], packed [d, KV] and [KV, d], room to pack them */
+    float *s, *p, *out;      /* [block, KV], the same as pairs, [block, d] */
+    float *top, *sum, *mask; /* [block], [block], [KV] */
+    float *bias;             /* [block + KV], if there is one */
 } flash_state;
 
-static flash_state flash_scratch(const softmax_args *p, float *at)
+static flash_state flash_place(const softmax_args *p, float *at)
 {
-    flash_state f;
+    const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
+    flash_state f = {.q = at};
 
-    f.q = at;
-    f.k = f.q + p->block * p->d;
-    f.v = f.k + ATTN_KV * p->d;
-    f.s = f.v + ATTN_KV * p->d;
-    f.out = f.s + p->block * ATTN_KV;
-    f.top = f.out + p->block * p->d;
+    f.k = f.q + p->block * d;
+    f.v = f.k + d * ATTN_KV;
+    f.rows = f.v + wide * ATTN_KV;
+    f.s = f.rows + PANEL_N * d;
+    f.p = f.s + p->block * ATTN_KV;
+    f.out = f.p + p->block * ATTN_KV / 2;
+    f.top = f.out + p->block * wide;
     f.sum = f.top + p->block;
     f.mask = f.sum + p->block;
     f.bias = f.mask + ATTN_KV;
@@ -74,8 +91,10 @@ static flash_state flash_scratch(const softmax_args *p, float *at)
 
 static size_t flash_floats(const softmax_args *p)
 {
-    return (size_t)(2 * p->block * p->d + 2 * ATTN_KV * p->d + p->block * ATTN_KV + 2 * p->block +
-                    ATTN_KV + (mp_given(p->o->bias) ? p->block + ATTN_KV : 0));
+    const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
+
+    return (size_t)((p->block + ATTN_KV + PANEL_N) * d + (p->block + ATTN_KV) * wide +
+                    p->block * ATTN_KV * 3 / 2 + 3 * p->block + 2 * ATTN_KV);
 }
 
 /* What distances add to the scores of m queries from q0 on and n keys from k0 on: m + n - 1 values
@@ -111,7 +130,7 @@ static void flash_scores(const softmax_args *p, const flash_state *f, float *s, 
  * NaN, which no maximum shows, goes on through the sum. */
 static void flash_row(const softmax_args *p, const flash_state *f, int64_t i, int64_t n)
 {
-    float *s = f->s + i * ATTN_KV, *out = f->out + i * p->d;
+    float *s = f->s + i * ATTN_KV, *out = f->out + i * panel_n(p->d);
     const float seen = vec_max(s, n), top = seen > f->top[i] ? seen : f->top[i];
     const float base = top == -INFINITY ? 0.0f : top;
     const float shrink = vec_exp(f->top[i] - base);
@@ -119,7 +138,10 @@ static void flash_row(const softmax_args *p, const flash_state *f, int64_t i, in
     for (int64_t j = 0; j < n; j++)
         s[j] = vec_exp(s[j] - base);
     f->sum[i] = f->sum[i] * shrink + vec_sum(s, n);
-    vec_round(p->q.dtype, p->c->e4m3, s, n);
+    if (p->pairs)
+        vec_narrow(MP_BF16, p->c->e4m3, s, f->p + i * ATTN_KV / 2, n);
+    else
+        vec_round(p->q.dtype, p->c->e4m3, s, n);
     if (shrink != 1.0f)
         for (int64_t j = 0; j < p->d; j++)
             out[j] *= shrink;
@@ -131,8 +153,11 @@ static void flash_block(const softmax_args *p, const flash_state *f, int64_t b, 
 {
     const int64_t n = vec_min(ATTN_KV, p->sk - k0), kv = head / (p->heads / p->kv_heads);
 
-    load_head(p->k, b * p->sk + k0, n, p->kv_heads, kv, p->d, f->k);
-    load_head(p->v, b * p->sk + k0, n, p->kv_heads, kv, p->d, f->v);
+    const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d), rows = panel_m(p->pairs, m);
+    const int64_t keys = panel_k(p->pairs, n);
+
+    pack_keys(p, b * p->sk + k0, n, kv, f->rows, f->k);
+    pack_values(p, b * p->sk + k0, n, kv, f->rows, f->v);
     if (mp_given(p->o->mask))
         vec_widen(p->o->mask.store,
                   (const char *)p->o->mask.data +
@@ -140,24 +165,27 @@ static void flash_block(const softmax_args *p, const flash_state *f, int64_t b, 
                   f->mask, n);
     if (mp_given(p->o->bias))
         load_bias(p, head, q0, m, k0, n, f->bias);
-    score_block(f->q, f->k, m, n, p->d, f->s, ATTN_KV);
+    panel_product(p->pairs, f->q, d, f->k, rows, panel_n(n), d, false, f->s, ATTN_KV);
     for (int64_t i = 0; i < m; i++) {
         flash_scores(p, f, f->s + i * ATTN_KV, m - 1 - i, q0 + i, k0, n);
         flash_row(p, f, i, n);
     }
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)p->d, (int)n, 1.0f, f->s,
-                ATTN_KV, f->v, (int)p->d, 1.0f, f->out, (int)p->d);
+    if (p->pairs)
+        panel_fill_up(true, f->p, ATTN_KV / 2, m, n, keys);
+    panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? ATTN_KV / 2 : ATTN_KV, f->v, rows,
+                  wide, keys, true, f->out, wide);
 }
 
 static void flash_task(void *arg, int64_t task, int worker)
 {
     const softmax_args *p = arg;
-    const flash_state f = flash_scratch(p, mp_scratch(p->c, worker));
     const int64_t q0 = task % p->blocks * p->block, m = vec_min(p->block, p->sq - q0);
     const int64_t head = task / p->blocks % p->heads, b = task / (p->blocks * p->heads);
+    const int64_t wide = panel_n(p->d);
+    const flash_state f = flash_place(p, mp_scratch(p->c, worker));
 
-    load_head(p->q, b * p->sq + q0, m, p->heads, head, p->d, f.q);
-    memset(f.out, 0, (size_t)(m * p->d) * sizeof *f.out);
+    load_queries(p, b * p->sq + q0, m, head, f.q, panel_k(p->pairs, p->d));
+    memset(f.out, 0, (size_t)(p->block * wide) * sizeof *f.out);
     for (int64_t i = 0; i < m; i++) {
         f.top[i] = -INFINITY;
         f.sum[i] = 0.0f;
@@ -167,7 +195,7 @@ static void flash_task(void *arg, int64_t task, int worker)
     for (int64_t i = 0; i < m; i++) {
         const float r = f.sum[i] == 0.0f ? 0.0f : 1.0f / f.sum[i];
         for (int64_t j = 0; j < p->d; j++)
-            f.out[i * p->d + j] *= r;
+            f.out[i * wide + j] *= r;
     }
     store_head(p, f.out, b * p->sq + q0, m, head);
 }
@@ -214,43 +242,64 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
     vec_round(d, mode, s, p->sk);
 }
 
-/* Scratch: q and out [block, d], a block of keys or values [KV, d], scores [block, sk], mask [sk],
- * bias [block + sk]. */
-static size_t eager_floats(const softmax_args *p)
+typedef struct eager_state {
+    float *q, *kv, *rows, *s, *out; /* [block, d], a packed block of keys or values, room to pack
+                                     * it, [block, keys], [block, d] */
+    float *mask, *bias;             /* [sk], [block + sk] */
+    int64_t keys;                   /* sk, filled up */
+} eager_state;
+
+static eager_state eager_place(const softmax_args *p, float *at)
 {
-    return (size_t)(2 * p->block * p->d + ATTN_KV * p->d + p->block * p->sk + p->sk +
-                    (mp_given(p->o->bias) ? p->block + p->sk : 0));
+    const int64_t wide = panel_n(p->d), block = panel_m(false, p->block);
+    eager_state e = {.q = at, .keys = panel_n(p->sk)};
+
+    e.kv = e.q + block * p->d;
+    e.rows = e.kv + ATTN_KV * wide;
+    e.s = e.rows + PANEL_N * p->d;
+    e.out = e.s + block * e.keys;
+    e.mask = e.out + block * wide;
+    e.bias = e.mask + p->sk;
+    return e;
 }
 
+static size_t eager_floats(const softmax_args *p)
+{
+    const int64_t wide = panel_n(p->d), block = panel_m(false, p->block);
+
+    return (size_t)((block + PANEL_N) * p->d + (block + ATTN_KV) * wide + block * panel_n(p->sk) +
+                    block + 2 * p->sk);
+}
+
+/* Whole rows are in floats throughout: what is rounded between the steps is exact in them. */
 static void eager_task(void *arg, int64_t task, int worker)
 {
     const softmax_args *p = arg;
     const int64_t q0 = task % p->blocks * p->block, m = vec_min(p->block, p->sq - q0);
     const int64_t head = task / p->blocks % p->heads, b = task / (p->blocks * p->heads);
-    const int64_t kv = head / (p->heads / p->kv_heads), d = p->d;
-    float *q = mp_scratch(p->c, worker), *out = q + p->block * d, *block = out + p->block * d;
-    float *s = block + ATTN_KV * d, *row = s + p->block * p->sk, *bias = row + p->sk;
-    const float *mask = mp_given(p->o->mask) ? vec_read(p->o->mask, b * p->sk, p->sk, row) : NULL;
-
-    load_head(p->q, b * p->sq + q0, m, p->heads, head, d, q);
-    for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV) {
-        const int64_t n = vec_min(ATTN_KV, p->sk - k0);
-        load_head(p->k, b * p->sk + k0, n, p->kv_heads, kv, d, block);
-        score_block(q, block, m, n, d, s + k0, p->sk);
-    }
+    const int64_t kv = head / (p->heads / p->kv_heads), wide = panel_n(p->d);
     const bool biased = mp_given(p->o->bias) && p->sk;
-    if (biased)
-        load_bias(p, head, q0, m, 0, p->sk, bias);
-    for (int64_t i = 0; i < m; i++)
-        eager_row(p, s + i * p->sk, biased ? bias + (m - 1 - i) : NULL, mask, q0 + i);
-    memset(out, 0, (size_t)(m * d) * sizeof *out);
+    const eager_state e = eager_place(p, mp_scratch(p->c, worker));
+    const float *mask =
+        mp_given(p->o->mask) ? vec_read(p->o->mask, b * p->sk, p->sk, e.mask) : NULL;
+    load_queries(p, b * p->sq + q0, m, head, e.q, p->d);
     for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV) {
         const int64_t n = vec_min(ATTN_KV, p->sk - k0);
-        load_head(p->v, b * p->sk + k0, n, p->kv_heads, kv, d, block);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)d, (int)n, 1.0f, s + k0,
-                    (int)p->sk, block, (int)d, 1.0f, out, (int)d);
+        pack_keys(p, b * p->sk + k0, n, kv, e.rows, e.kv);
+        panel_product(false, e.q, p->d, e.kv, panel_m(false, m), panel_n(n), p->d, false, e.s + k0,
+                      e.keys);
     }
-    store_head(p, out, b * p->sq + q0, m, head);
+    if (biased)
+        load_bias(p, head, q0, m, 0, p->sk, e.bias);
+    for (int64_t i = 0; i < m; i++)
+        eager_row(p, e.s + i * e.keys, biased ? e.bias + (m - 1 - i) : NULL, mask, q0 + i);
+    memset(e.out, 0, (size_t)(m * wide) * sizeof *e.out);
+    for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV) {
+        const int64_t n = vec_min(ATTN_KV, p->sk - k0);
+        pack_values(p, b * p->sk + k0, n, kv, e.rows, e.kv);
+        panel_product(false, e.s + k0, e.keys, e.kv, panel_m(false, m), wide, n, true, e.out, wide);
+    }
+    store_head(p, e.out, b * p->sq + q0, m, head);
 }
 
 static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o,
@@ -266,6 +315,8 @@ static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
     p.heads = o->heads;
     p.kv_heads = o->kv_heads;
     p.d = q.dim[2] / p.heads;
+    p.pairs = PANEL_PAIRS && !eager && q.dtype == MP_BF16 && panel_is_bf16(q.store) &&
+              panel_is_bf16(k.store) && panel_is_bf16(v.store);
     p.lowest = -(float)mp_dtype_max(q.dtype);
     p.block = ATTN_Q;
     if (eager) /* whole rows, but few of them at a time */
@@ -291,27 +342,51 @@ static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_
     }
 }
 
-/* q or k [N, d], v with a column of ones [N, d+1], state [d+1, d], result [N, d+1]. */
+/* Scratch of linear attention, e = d + 1: tokens [N, d] as they come, packed [N, e], turned [e, N];
+ * the state [e, d] and packed [d, e]; the result [N, e]. */
+typedef struct linear_state {
+    float *rows, *packed, *turned, *state, *packed_state, *out;
+    int64_t wide; /* e filled up */
+} linear_state;
+
+static linear_state linear_place(int64_t d, float *at)
+{
+    linear_state s = {.rows = at, .wide = panel_n(d + 1)};
+    const int64_t rows = panel_m(false, d + 1);
+
+    s.packed = s.rows + panel_m(false, ATTN_N) * d;
+    s.turned = s.packed + ATTN_N * s.wide;
+    s.state = s.turned + rows * ATTN_N;
+    s.packed_state = s.state + panel_up(rows, PANEL_N) * s.wide;
+    s.out = s.packed_state + d * s.wide;
+    return s;
+}
+
 static size_t attn_linear_floats(int64_t d)
 {
-    return (size_t)(ATTN_N * d + 2 * ATTN_N * (d + 1) + (d + 1) * d);
+    const int64_t wide = panel_n(d + 1), rows = panel_m(false, d + 1);
+    const int64_t tokens = panel_m(false, ATTN_N);
+
+    return (size_t)(tokens * (d + wide) + ATTN_N * (wide + rows) +
+                    (panel_up(rows, PANEL_N) + d) * wide);
 }
 
 /* state = sum over tokens of [v; 1] relu(k)^T, block after block. */
-static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t head, float *kq,
-                              float *v, float *state)
+static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t head,
+                              const linear_state *s)
 {
-    const int64_t d = a->d, e = d + 1;
+    const int64_t d = a->d;
 
-    memset(state, 0, (size_t)(e * d) * sizeof *state);
     for (int64_t n0 = 0; n0 < a->tokens; n0 += ATTN_N) {
         const int64_t n = vec_min(ATTN_N, a->tokens - n0);
-        load_tokens(&a->k, b, a->tokens, head, n0, n, d, true, kq, d);
-        load_tokens(&a->v, b, a->tokens, head, n0, n, d, false, v, e);
+        load_tokens(&a->v, b, a->tokens, head, n0, n, d, false, s->rows, d);
+        panel_transpose(s->rows, d, panel_up(n, PANEL_TURN), d, s->turned, ATTN_N);
         for (int64_t i = 0; i < n; i++)
-            v[i * e + d] = 1.0f;
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)e, (int)d, (int)n, 1.0f, v,
-                    (int)e, kq, (int)d, 1.0f, state, (int)d);
+            s->turned[d * ATTN_N + i] = 1.0f;
+        load_tokens(&a->k, b, a->tokens, head, n0, n, d, true, s->rows, d);
+        panel_pack_rows(false, MP_F32, s->rows, d, n, d, NULL, s->packed);
+        panel_product(false, s->turned, ATTN_N, s->packed, panel_m(false, d + 1), panel_n(d), n,
+                      n0 > 0, s->state, s->wide);
     }
 }
 
@@ -335,17 +410,17 @@ static void attn_linear_task(void *arg, int64_t task, int worker)
     const attn_linear_job *j = arg;
     const mp_attn_linear_args *a = j->a;
     const int64_t d = a->d, e = d + 1, head = task % a->heads, b = task / a->heads;
-    float *kq = mp_scratch(j->c, worker), *v = kq + ATTN_N * d;
-    float *out = v + ATTN_N * e, *state = out + ATTN_N * e;
+    const linear_state s = linear_place(d, mp_scratch(j->c, worker));
 
-    attn_linear_state(a, b, head, kq, v, state);
+    attn_linear_state(a, b, head, &s);
+    panel_pack_columns(false, MP_F32, s.state, s.wide, e, d, s.rows, d, s.packed_state);
     for (int64_t n0 = 0; n0 < a->tokens; n0 += ATTN_N) {
         const int64_t n = vec_min(ATTN_N, a->tokens - n0);
-        load_tokens(&a->q, b, a->tokens, head, n0, n, d, true, kq, d);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)e, (int)d, 1.0f, kq,
-                    (int)d, state, (int)d, 0.0f, out, (int)e);
+        load_tokens(&a->q, b, a->tokens, head, n0, n, d, true, s.rows, d);
+        panel_product(false, s.rows, d, s.packed_state, panel_m(false, n), s.wide, d, false, s.out,
+                      s.wide);
         for (int64_t i = 0; i < n; i++) {
-            float *row = out + i * e;
+            float *row = s.out + i * s.wide;
             const float norm = row[d] + a->eps;
             for (int64_t k = 0; k < d; k++)
                 row[k] = row[k] / norm;

@@ -10,41 +10,61 @@ typedef struct conv_geometry {
     int stride, padding;
 } conv_geometry;
 
-/* Where input pixel (y, x) of output pixel m under tap (i, j) lies, -1 in the padding. */
-static inline int64_t conv_pixel(const conv_geometry *v, int64_t m, int64_t i, int64_t j)
+/* An output pixel, and the next one in memory. */
+typedef struct conv_at {
+    int64_t n, y, x;
+} conv_at;
+
+static inline conv_at conv_pixel(const conv_geometry *v, int64_t m)
 {
-    const int64_t ox = m % v->out_w, oy = m / v->out_w % v->out_h, n = m / (v->out_w * v->out_h);
-    const int64_t y = oy * v->stride + i - v->padding, x = ox * v->stride + j - v->padding;
+    return (conv_at){m / (v->out_w * v->out_h), m / v->out_w % v->out_h, m % v->out_w};
+}
+
+static inline void conv_next(const conv_geometry *v, conv_at *at)
+{
+    if (++at->x < v->out_w)
+        return;
+    at->x = 0;
+    if (++at->y < v->out_h)
+        return;
+    at->y = 0;
+    at->n++;
+}
+
+/* The index of the input pixel of that output under tap (i, j), -1 in the padding. */
+static inline int64_t conv_input(const conv_geometry *v, const conv_at *at, int64_t i, int64_t j)
+{
+    const int64_t y = at->y * v->stride + i - v->padding, x = at->x * v->stride + j - v->padding;
 
     if (y < 0 || y >= v->h || x < 0 || x >= v->w)
         return -1;
-    return (n * v->h + y) * v->w + x;
+    return (at->n * v->h + y) * v->w + x;
 }
 
 /* Columns of a patch are ordered tap by tap, each tap the channels of its group. */
-static const float *load_patches(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
-                                 int64_t k, float *panel, int64_t *lda)
+static void load_patches(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
+                         int64_t k, float *panel, int64_t lda)
 {
     const conv_geometry *v = p->a;
     const size_t size = mp_dtype_size(v->x.store);
+    const size_t width = p->pairs ? sizeof(uint16_t) : sizeof(float);
 
     for (int64_t at = k0; at < k0 + k;) {
         const int64_t tap = at / v->per_group, first = at % v->per_group;
         const int64_t n = vec_min(v->per_group - first, k0 + k - at);
-        for (int64_t r = 0; r < m; r++) {
-            float *to = panel + r * k + (at - k0);
-            const int64_t pixel = conv_pixel(v, m0 + r, tap / v->kw, tap % v->kw);
-            if (pixel < 0) {
-                memset(to, 0, (size_t)n * sizeof *to);
-                continue;
-            }
-            const int64_t from = pixel * v->c + g * v->per_group + first;
-            vec_widen(v->x.store, (const char *)v->x.data + (size_t)from * size, to, n);
+        conv_at pixel = conv_pixel(v, m0);
+        for (int64_t r = 0; r < m; r++, conv_next(v, &pixel)) {
+            float *row = panel + r * lda;
+            const int64_t input = conv_input(v, &pixel, tap / v->kw, tap % v->kw);
+            const int64_t from = input * v->c + g * v->per_group + first;
+            if (input < 0)
+                memset((char *)row + (size_t)(at - k0) * width, 0, (size_t)n * width);
+            else
+                panel_read(p->pairs, v->x.store, (const char *)v->x.data + (size_t)from * size, row,
+                           at - k0, n);
         }
         at += n;
     }
-    *lda = k;
-    return panel;
 }
 
 /* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in. */
@@ -64,7 +84,13 @@ static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
 static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
-    gemm_args p = {.c = c, .load_a = load_patches, .a = v, .bias = b, .y = y, .groups = groups};
+    gemm_args p = {.c = c,
+                   .load_a = load_patches,
+                   .a = v,
+                   .store = v->x.store,
+                   .bias = b,
+                   .y = y,
+                   .groups = groups};
 
     p.b = pack_weights(c, w);
     p.m = mp_rows(y);

@@ -4,7 +4,7 @@
 
 #include "kernels/backend.h"
 
-extern const mp_backend mp_cpu_base, mp_cpu_avx2, mp_cpu_avx512, mp_cpu_avx512bf16;
+extern const mp_backend mp_cpu_base, mp_cpu_avx2, mp_cpu_avx512, mp_cpu_avx512bf16, mp_cpu_amx;
 
 /* The table of that name, the best one for NULL.  MP_EDEVICE for a name that is unknown or beyond
  * this machine, with those that it can run. */

@@ -1,11 +1,11 @@
 /* y = A B^T + bias in tiles.  Included by kernels/cpu/isa.c only.
  *
- * A tile of y is one task: its operands arrive in chunks of k as fp32, in place where they are fp32
- * and through cache-sized panels where they are narrower; OpenBLAS, single-threaded, multiplies and
- * accumulates into an fp32 tile; the epilogue adds the bias and rounds once.  The tiling follows
- * from the sizes alone, so that no bit depends on the number of threads. */
+ * A tile of y is one task: its operands arrive in chunks of k as panels (panel_body.h), widened on
+ * the way where they are narrower; the tile itself is fp32, and the epilogue adds the bias and
+ * rounds once.  The tiling follows from the sizes alone, so that no bit depends on the number of
+ * threads. */
 
-enum { GEMM_M = 256, GEMM_TALL_M = 512, GEMM_N = 256, GEMM_K = 512, GEMM_TASKS = 8 };
+enum { GEMM_M = 256, GEMM_TALL_M = 512, GEMM_N = 256, GEMM_K = 256, GEMM_TASKS = 8 };
 
 typedef struct gemm_args gemm_args;
 
@@ -13,51 +13,64 @@ struct gemm_args {
     mp_ctx *c;
     int64_t m, n, k; /* of one group */
     int64_t groups;
-    /* Rows [m0, m0+m) of A, columns [k0, k0+k), of group g: returns where they lie as fp32 and sets
-     * the distance between rows; may fill and return panel [m, k]. */
-    const float *(*load_a)(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
-                           int64_t k, float *panel, int64_t *lda);
+    /* Rows [m0, m0+m) of A, columns [k0, k0+k), of group g, into rows of the panel. */
+    void (*load_a)(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0, int64_t k,
+                   float *panel, int64_t lda);
     const void *a;     /* the loader's own data */
+    mp_dtype store;    /* of A */
     mp_tensor b;       /* [groups*n, k] row after row */
     mp_tensor bias, y; /* y: rows of y_stride, group g at column g*n */
     int64_t y_stride;
+    bool pairs;                                      /* panels of bf16 */
     int64_t tile_m, tile_n, tiles_m, tiles_n, chunk; /* chunk: of k */
 };
 
-/* Floats of scratch: two panels, the tile, a row of bias. */
+/* Where a worker's panels lie.  Rows are a cache line longer than a chunk, so that they do not all
+ * fall into the same sets of the cache. */
+typedef struct gemm_panels {
+    float *a, *rows, *b, *tile, *bias; /* [tile_m, ld], [PANEL_N, ld], packed, [tile_m, n], [n] */
+    int64_t ld;
+} gemm_panels;
+
+static int64_t gemm_ld(int64_t k)
+{
+    return panel_up(k, 16) + 16;
+}
+
+static gemm_panels gemm_place(const gemm_args *p, float *at)
+{
+    const int64_t k = panel_k(p->pairs, p->chunk);
+    gemm_panels s = {.a = at, .ld = gemm_ld(k)};
+
+    s.rows = s.a + p->tile_m * s.ld;
+    s.b = s.rows + PANEL_N * s.ld;
+    s.tile = s.b + p->tile_n * k;
+    s.bias = s.tile + p->tile_m * p->tile_n;
+    return s;
+}
+
 static size_t gemm_scratch(const gemm_args *p)
 {
-    return (size_t)((p->tile_m + p->tile_n) * p->chunk + (p->tile_m + 1) * p->tile_n) *
+    const int64_t k = panel_k(p->pairs, p->chunk), ld = gemm_ld(k);
+
+    return (size_t)((p->tile_m + PANEL_N) * ld + p->tile_n * k + (p->tile_m + 1) * p->tile_n) *
            sizeof(float);
 }
 
-static const float *gemm_load_b(const gemm_args *p, int64_t row, int64_t n, int64_t k0, int64_t k,
-                                float *panel, int64_t *ldb)
+/* Adds the bias to a finished tile and rounds it into y. */
+static void gemm_store(const gemm_args *p, const gemm_panels *s, int64_t m0, int64_t m,
+                       int64_t column, int64_t n)
 {
-    if (p->b.store == MP_F32) {
-        *ldb = p->k;
-        return (const float *)p->b.data + row * p->k + k0;
-    }
-    const size_t size = mp_dtype_size(p->b.store);
-    for (int64_t i = 0; i < n; i++)
-        vec_widen(p->b.store, (const char *)p->b.data + (size_t)((row + i) * p->k + k0) * size,
-                  panel + i * k, k);
-    *ldb = k;
-    return panel;
-}
-
-/* Adds the bias and rounds a finished tile into y. */
-static void gemm_store(const gemm_args *p, float *tile, int64_t ld, int64_t m0, int64_t m,
-                       int64_t column, int64_t n, float *bias_row)
-{
-    const float *bias = mp_given(p->bias) ? vec_read(p->bias, column, n, bias_row) : NULL;
+    const float *bias = mp_given(p->bias) ? vec_read(p->bias, column, n, s->bias) : NULL;
+    const size_t size = mp_dtype_size(p->y.store);
 
     for (int64_t i = 0; i < m; i++) {
-        float *row = tile + i * ld;
+        float *row = s->tile + i * panel_n(n);
         if (bias)
             for (int64_t j = 0; j < n; j++)
                 row[j] += bias[j];
-        vec_commit(p->c->e4m3, p->y, (m0 + i) * p->y_stride + column, row, n);
+        vec_narrow(p->y.store, p->c->e4m3, row,
+                   (char *)p->y.data + (size_t)((m0 + i) * p->y_stride + column) * size, n);
     }
 }
 
@@ -69,21 +82,20 @@ static void gemm_task(void *arg, int64_t task, int worker)
     const int64_t m0 = within / p->tiles_n * p->tile_m, n0 = within % p->tiles_n * p->tile_n;
     const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
     const int64_t column = g * p->n + n0;
-    float *a_panel = mp_scratch(p->c, worker), *b_panel = a_panel + p->tile_m * p->chunk;
-    float *own = b_panel + p->tile_n * p->chunk, *bias_row = own + p->tile_m * p->tile_n;
-    const bool direct = p->y.store == MP_F32;
-    float *tile = direct ? (float *)p->y.data + m0 * p->y_stride + column : own;
-    const int64_t ld = direct ? p->y_stride : n;
+    const gemm_panels s = gemm_place(p, mp_scratch(p->c, worker));
+    const size_t size = mp_dtype_size(p->b.store);
+    const char *b = (const char *)p->b.data + (size_t)(column * p->k) * size;
 
     for (int64_t k0 = 0; k0 < p->k; k0 += p->chunk) {
-        const int64_t k = vec_min(p->chunk, p->k - k0);
-        int64_t lda, ldb;
-        const float *a = p->load_a(p, g, m0, m, k0, k, a_panel, &lda);
-        const float *b = gemm_load_b(p, column, n, k0, k, b_panel, &ldb);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, 1.0f, a,
-                    (int)lda, b, (int)ldb, k0 ? 1.0f : 0.0f, tile, (int)ld);
+        const int64_t k = vec_min(p->chunk, p->k - k0), words = panel_k(p->pairs, k);
+        p->load_a(p, g, m0, m, k0, k, s.a, s.ld);
+        panel_fill_up(p->pairs, s.a, s.ld, m, k, words);
+        panel_pack_columns(p->pairs, p->b.store, b + (size_t)k0 * size, p->k, n, k, s.rows, s.ld,
+                           s.b);
+        panel_product(p->pairs, s.a, s.ld, s.b, panel_m(p->pairs, m), panel_n(n), words, k0 > 0,
+                      s.tile, panel_n(n));
     }
-    gemm_store(p, tile, ld, m0, m, column, n, bias_row);
+    gemm_store(p, &s, m0, m, column, n);
 }
 
 static int64_t gemm_tiles(int64_t extent, int64_t limit)
@@ -99,15 +111,18 @@ static int64_t gemm_even(int64_t extent, int64_t limit)
     return tiles ? gemm_tiles(extent, tiles) : 1;
 }
 
-/* OpenBLAS packs B anew for each tile: tall tiles save a fifth of the time where enough of them are
- * left to share out. */
+/* B is packed anew for each tile: tall ones are better where enough of them are left to share out.
+ */
 static void gemm_tile(gemm_args *p)
 {
     const int64_t tall = gemm_tiles(p->m, GEMM_TALL_M) * gemm_tiles(p->n, GEMM_N) * p->groups;
 
-    p->tile_m = gemm_even(p->m, tall >= GEMM_TASKS ? GEMM_TALL_M : GEMM_M);
-    p->tile_n = gemm_even(p->n, GEMM_N);
-    p->chunk = gemm_even(p->k, GEMM_K);
+    p->pairs = PANEL_PAIRS && panel_is_bf16(p->store) && panel_is_bf16(p->b.store);
+    p->tile_m = panel_m(p->pairs, gemm_even(p->m, tall >= GEMM_TASKS ? GEMM_TALL_M : GEMM_M));
+    p->tile_n = panel_n(gemm_even(p->n, GEMM_N));
+    p->chunk = gemm_even(p->k, p->pairs ? 2 * GEMM_K : GEMM_K);
+    if (p->pairs)
+        p->chunk = panel_up(p->chunk, 2 * PANEL_PAIR_DEPTH);
     p->tiles_m = gemm_tiles(p->m, p->tile_m);
     p->tiles_n = gemm_tiles(p->n, p->tile_n);
 }
@@ -140,22 +155,17 @@ static void gemm(gemm_args *p)
 }
 
 /* Rows of a plain matrix. */
-static const float *load_matrix(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
-                                int64_t k, float *panel, int64_t *lda)
+static void load_matrix(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0, int64_t k,
+                        float *panel, int64_t lda)
 {
     const mp_tensor *x = p->a;
+    const size_t size = mp_dtype_size(x->store);
 
     (void)g;
-    if (x->store == MP_F32) {
-        *lda = p->k;
-        return (const float *)x->data + m0 * p->k + k0;
-    }
-    const size_t size = mp_dtype_size(x->store);
     for (int64_t i = 0; i < m; i++)
-        vec_widen(x->store, (const char *)x->data + (size_t)((m0 + i) * p->k + k0) * size,
-                  panel + i * k, k);
-    *lda = k;
-    return panel;
+        panel_read(p->pairs, x->store,
+                   (const char *)x->data + (size_t)((m0 + i) * p->k + k0) * size, panel + i * lda,
+                   0, k);
 }
 
 /* A handful of rows is no matrix product but a stream over the weights: each weight is widened once
@@ -222,7 +232,14 @@ static void gemv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
 
 static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
 {
-    gemm_args p = {.c = c, .load_a = load_matrix, .a = &x, .b = w, .bias = b, .y = y, .groups = 1};
+    gemm_args p = {.c = c,
+                   .load_a = load_matrix,
+                   .a = &x,
+                   .store = x.store,
+                   .b = w,
+                   .bias = b,
+                   .y = y,
+                   .groups = 1};
 
     p.m = mp_rows(x);
     p.k = mp_dim(x, -1);
@@ -237,48 +254,42 @@ static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y
 typedef struct matmul_args {
     mp_ctx *c;
     mp_tensor a, b, y;
-    int64_t m, n, k, tile_m, tile_n, tiles_m, tiles_n;
+    int64_t m, n, k, tile_m, tile_n, tiles_m, tiles_n, chunk;
 } matmul_args;
 
-/* Rows x columns of t from element `at`, rows `stride` apart, as fp32: in place, or in panel. */
-static const float *matmul_load(mp_tensor t, int64_t at, int64_t stride, int64_t rows,
-                                int64_t columns, float *panel, int64_t *ld)
+/* Floats of scratch: both panels and the tile. */
+static size_t matmul_scratch(const matmul_args *p)
 {
-    if (t.store == MP_F32) {
-        *ld = stride;
-        return (const float *)t.data + at;
-    }
-    for (int64_t i = 0; i < rows; i++)
-        vec_read(t, at + i * stride, columns, panel + i * columns);
-    *ld = columns;
-    return panel;
+    return (size_t)(p->tile_m * p->chunk + p->chunk * p->tile_n + p->tile_m * p->tile_n) *
+           sizeof(float);
 }
 
-/* Batched a [M, K] b [K, N]: the second operand comes as it lies, k rows of n. */
+/* Batched a [M, K] b [K, N], always in floats: the second operand comes as it lies, k rows of n. */
 static void matmul_task(void *arg, int64_t task, int worker)
 {
     const matmul_args *p = arg;
     const int64_t tiles = p->tiles_m * p->tiles_n, batch = task / tiles;
     const int64_t m0 = task % tiles / p->tiles_n * p->tile_m, n0 = task % p->tiles_n * p->tile_n;
     const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
-    const int64_t kc = vec_min(p->k, GEMM_K), at = (batch * p->m + m0) * p->n + n0;
-    float *a_panel = mp_scratch(p->c, worker), *b_panel = a_panel + p->tile_m * kc;
-    const bool direct = p->y.store == MP_F32;
-    float *tile = direct ? (float *)p->y.data + at : b_panel + kc * p->tile_n;
-    const int64_t ld = direct ? p->n : n;
+    const int64_t at = (batch * p->m + m0) * p->n + n0;
+    const size_t a_size = mp_dtype_size(p->a.store), b_size = mp_dtype_size(p->b.store);
+    float *a = mp_scratch(p->c, worker), *b = a + p->tile_m * p->chunk;
+    float *tile = b + p->chunk * p->tile_n;
 
-    for (int64_t k0 = 0; k0 < p->k; k0 += GEMM_K) {
-        const int64_t k = vec_min(GEMM_K, p->k - k0);
-        int64_t lda, ldb;
-        const float *a =
-            matmul_load(p->a, (batch * p->m + m0) * p->k + k0, p->k, m, k, a_panel, &lda);
-        const float *b =
-            matmul_load(p->b, (batch * p->k + k0) * p->n + n0, p->n, k, n, b_panel, &ldb);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, a,
-                    (int)lda, b, (int)ldb, k0 ? 1.0f : 0.0f, tile, (int)ld);
+    for (int64_t k0 = 0; k0 < p->k; k0 += p->chunk) {
+        const int64_t k = vec_min(p->chunk, p->k - k0);
+        const int64_t a_at = (batch * p->m + m0) * p->k + k0;
+        const int64_t b_at = (batch * p->k + k0) * p->n + n0;
+        for (int64_t i = 0; i < m; i++)
+            vec_widen(p->a.store, (const char *)p->a.data + (size_t)(a_at + i * p->k) * a_size,
+                      a + i * k, k);
+        panel_pack_rows(false, p->b.store, (const char *)p->b.data + (size_t)b_at * b_size, p->n, k,
+                        n, NULL, b);
+        panel_product(false, a, k, b, panel_m(false, m), panel_n(n), k, k0 > 0, tile, p->tile_n);
     }
     for (int64_t i = 0; i < m; i++)
-        vec_commit(p->c->e4m3, p->y, at + i * p->n, tile + i * ld, n);
+        vec_narrow(p->y.store, p->c->e4m3, tile + i * p->tile_n,
+                   (char *)p->y.data + (size_t)(at + i * p->n) * mp_dtype_size(p->y.store), n);
 }
 
 static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
@@ -292,12 +303,12 @@ static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
         memset(y.data, 0, mp_nbytes(y));
         return;
     }
-    p.tile_m = gemm_even(p.m, GEMM_M);
-    p.tile_n = gemm_even(p.n, GEMM_N);
+    p.tile_m = panel_m(false, gemm_even(p.m, GEMM_M));
+    p.tile_n = panel_n(gemm_even(p.n, GEMM_N));
+    p.chunk = gemm_even(p.k, GEMM_K);
     p.tiles_m = gemm_tiles(p.m, p.tile_m);
     p.tiles_n = gemm_tiles(p.n, p.tile_n);
-    const int64_t kc = vec_min(p.k, GEMM_K), batch = mp_numel(y) / (p.m * p.n);
-    const int64_t floats = p.tile_m * kc + kc * p.tile_n + p.tile_m * p.tile_n;
-    if (mp_scratch_reserve(c, (size_t)floats * sizeof(float)))
+    const int64_t batch = mp_numel(y) / (p.m * p.n);
+    if (mp_scratch_reserve(c, matmul_scratch(&p)))
         mp_parallel(c, batch * p.tiles_m * p.tiles_n, matmul_task, &p);
 }

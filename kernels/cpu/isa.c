@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/backend.h"
 #include "kernels/core/ctx_internal.h"
 #include "kernels/cpu/cpu_select.h"
@@ -17,6 +15,7 @@
 #include "kernels/cpu/elementwise_body.h"
 #include "kernels/cpu/norm_body.h"
 #include "kernels/cpu/shape_body.h"
+#include "kernels/cpu/panel_body.h"
 #include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/conv_body.h"
 #include "kernels/cpu/attention_body.h"

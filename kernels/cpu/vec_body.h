@@ -308,8 +308,9 @@ static inline float vec_select(bool when, float a, float b)
 }
 
 /* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), and two
- * factors of 2^(n/2), so that denormal results round once.  Within 2 ulp of the true value. */
-static inline float vec_exp(float x)
+ * factors of 2^(n/2), so that denormal results round once.  Within 2 ulp of the true value.  Always
+ * inlined: a loop that calls it is not vectorised. */
+static inline __attribute__((always_inline)) float vec_exp(float x)
 {
     const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
 
@@ -333,7 +334,7 @@ static inline float vec_exp(float x)
 }
 
 /* tanh: Cephes' tanhf polynomial near 0, 1 - 2 / (exp(2|x|) + 1) elsewhere.  Within 2 ulp. */
-static inline float vec_tanh(float x)
+static inline __attribute__((always_inline)) float vec_tanh(float x)
 {
     const float a = fabsf(x), z = x * x;
     float p = -5.70498872745e-3f;
@@ -347,7 +348,7 @@ static inline float vec_tanh(float x)
     return vec_select(a < 0.625f, near, copysignf(far, x));
 }
 
-static inline float vec_sigmoid(float x)
+static inline __attribute__((always_inline)) float vec_sigmoid(float x)
 {
     return 1.0f / (1.0f + vec_exp(-x));
 }

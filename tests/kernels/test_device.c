@@ -23,10 +23,10 @@ static bool runs_here(const char *name)
     return false;
 }
 
-/* On a machine that lacks one of the four, its name is refused like an unknown one. */
+/* On a machine that lacks one of these, its name is refused like an unknown one. */
 static void test_device__an_instruction_set_opens_by_name_where_the_machine_has_it(void **state)
 {
-    static const char *const names[] = {"avx512bf16", "avx512", "avx2", "base"};
+    static const char *const names[] = {"amx", "avx512bf16", "avx512", "avx2", "base"};
 
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

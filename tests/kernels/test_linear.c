@@ -142,7 +142,7 @@ static void test_linear__matmul_of_every_shape_is_float64s_rounded(void **state)
     mp_safetensors_close(g);
 }
 
-/* Sizes about the tiles (256 or 512 x 256, chunks of 512): rows, k, columns. */
+/* Sizes about the tiles (256 or 512 x 256, chunks of 256 or 512): rows, k, columns. */
 static const int64_t tilings[][3] = {
     {1, 1027, 67},  {4, 513, 33},  {5, 513, 257},   {257, 7, 259},
     {261, 1025, 3}, {513, 513, 1}, {600, 19, 1030},

@@ -1,0 +1,428 @@
+/* The product that all others come down to.  Included by kernels/cpu/isa.c only.
+ *
+ *     y [m, n] = a [m, k] b [k, n], or is added to y
+ *
+ * Operands are panels of 32-bit words: floats, or pairs of bf16 that are neighbours in k, where the
+ * instruction set multiplies those.  a lies row after row; b is cut into strips of PANEL_N columns,
+ * [n / PANEL_N][k][PANEL_N], which the innermost loop reads in order.  An element of y is a sum
+ * over k in a fixed order, in fp32, whatever m, n and the position are: no bit depends on how a
+ * product is cut into rows and columns.
+ *
+ * Pairs of bf16 go through the CPU's own dot products, which take denormal operands and results for
+ * zero: bf16 has fp32's range, so these are below 2^-126. */
+
+#if defined(__AVX512F__)
+
+typedef __m512 panel_vec;
+enum { PANEL_LANES = 16, PANEL_ROWS = 12 };
+
+static inline panel_vec panel_load(const float *x)
+{
+    return _mm512_loadu_ps(x);
+}
+
+static inline void panel_store(float *x, panel_vec v)
+{
+    _mm512_storeu_ps(x, v);
+}
+
+static inline panel_vec panel_fill(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return _mm512_fmadd_ps(a, b, sum);
+}
+
+#elif defined(__AVX2__)
+
+typedef __m256 panel_vec;
+enum { PANEL_LANES = 8, PANEL_ROWS = 6 };
+
+static inline panel_vec panel_load(const float *x)
+{
+    return _mm256_loadu_ps(x);
+}
+
+static inline void panel_store(float *x, panel_vec v)
+{
+    _mm256_storeu_ps(x, v);
+}
+
+static inline panel_vec panel_fill(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return _mm256_fmadd_ps(a, b, sum);
+}
+
+#else
+
+typedef float panel_vec __attribute__((vector_size(16)));
+enum { PANEL_LANES = 4, PANEL_ROWS = 4 };
+
+static inline panel_vec panel_load(const float *x)
+{
+    panel_vec v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static inline void panel_store(float *x, panel_vec v)
+{
+    memcpy(x, &v, sizeof v);
+}
+
+static inline panel_vec panel_fill(float x)
+{
+    return (panel_vec){x, x, x, x};
+}
+
+static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return a * b + sum;
+}
+
+#endif
+
+enum { PANEL_N = 2 * PANEL_LANES };
+
+#if defined(__AVX512BF16__)
+
+enum { PANEL_PAIRS = true };
+
+static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+#else
+
+enum { PANEL_PAIRS = false };
+
+static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return panel_fma(a, b, sum); /* never called */
+}
+
+#endif
+
+/* PANEL_ROWS x PANEL_N of y, the sums in registers. */
+static inline __attribute__((always_inline)) void panel_block(bool pairs, const float *a,
+                                                              int64_t lda, const float *b,
+                                                              int64_t k, bool add, float *y,
+                                                              int64_t ldy)
+{
+    panel_vec sum[PANEL_ROWS][2];
+
+#pragma GCC unroll 16
+    for (int r = 0; r < PANEL_ROWS; r++)
+        sum[r][0] = sum[r][1] = panel_fill(0.0f);
+    for (int64_t p = 0; p < k; p++, b += PANEL_N) {
+        const panel_vec b0 = panel_load(b), b1 = panel_load(b + PANEL_LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            const panel_vec x = panel_fill(a[r * lda + p]);
+            sum[r][0] = pairs ? panel_dot(x, b0, sum[r][0]) : panel_fma(x, b0, sum[r][0]);
+            sum[r][1] = pairs ? panel_dot(x, b1, sum[r][1]) : panel_fma(x, b1, sum[r][1]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < PANEL_ROWS; r++, y += ldy) {
+        if (add) {
+            sum[r][0] = sum[r][0] + panel_load(y);
+            sum[r][1] = sum[r][1] + panel_load(y + PANEL_LANES);
+        }
+        panel_store(y, sum[r][0]);
+        panel_store(y + PANEL_LANES, sum[r][1]);
+    }
+}
+
+static void panel_floats(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
+                         int64_t ldy)
+{
+    panel_block(false, a, lda, b, k, add, y, ldy);
+}
+
+#if defined(__AMX_BF16__)
+
+/* Two by two tiles of 16 x 16 sums. */
+enum { PANEL_PAIR_ROWS = 32, PANEL_PAIR_DEPTH = 16 };
+
+static void panel_open(void)
+{
+    static const struct {
+        uint8_t palette, start, zero[14];
+        uint16_t bytes[16]; /* of a row */
+        uint8_t rows[16];
+    } shapes = {.palette = 1,
+                .bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+                .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+
+    _tile_loadconfig(&shapes);
+}
+
+static void panel_close(void)
+{
+    _tile_release();
+}
+
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
+                        int64_t ldy)
+{
+    const size_t a_row = (size_t)lda * sizeof *a, y_row = (size_t)ldy * sizeof *y;
+    const size_t b_row = PANEL_N * sizeof *b;
+    float *low = y + 16 * ldy;
+
+    if (add) {
+        _tile_loadd(0, y, y_row);
+        _tile_loadd(1, y + 16, y_row);
+        _tile_loadd(2, low, y_row);
+        _tile_loadd(3, low + 16, y_row);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t p = 0; p < k; p += PANEL_PAIR_DEPTH) {
+        _tile_loadd(4, a + p, a_row);
+        _tile_loadd(6, b + p * PANEL_N, b_row);
+        _tile_loadd(7, b + p * PANEL_N + 16, b_row);
+        _tile_loadd(5, a + 16 * lda + p, a_row);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, y, y_row);
+    _tile_stored(1, y + 16, y_row);
+    _tile_stored(2, low, y_row);
+    _tile_stored(3, low + 16, y_row);
+}
+
+#else
+
+enum { PANEL_PAIR_ROWS = PANEL_ROWS, PANEL_PAIR_DEPTH = 1 };
+
+static void panel_open(void)
+{
+}
+
+static void panel_close(void)
+{
+}
+
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
+                        int64_t ldy)
+{
+    panel_block(true, a, lda, b, k, add, y, ldy);
+}
+
+#endif
+
+static int64_t panel_up(int64_t n, int64_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* What m, n and k (in words) of panels are multiples of; operands are filled up to them. */
+static int64_t panel_m(bool pairs, int64_t m)
+{
+    return panel_up(m, pairs ? PANEL_PAIR_ROWS : PANEL_ROWS);
+}
+
+static int64_t panel_n(int64_t n)
+{
+    return panel_up(n, PANEL_N);
+}
+
+static int64_t panel_k(bool pairs, int64_t values)
+{
+    return pairs ? panel_up((values + 1) / 2, PANEL_PAIR_DEPTH) : values;
+}
+
+/* m, n, k: multiples as above. */
+static void panel_product(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
+                          int64_t n, int64_t k, bool add, float *y, int64_t ldy)
+{
+    const int64_t rows = panel_m(pairs, 1);
+
+    if (pairs)
+        panel_open();
+    for (int64_t j = 0; j < n; j += PANEL_N)
+        for (int64_t i = 0; i < m; i += rows)
+            (pairs ? panel_pairs : panel_floats)(a + i * lda, lda, b + j * k, k, add,
+                                                 y + i * ldy + j, ldy);
+    if (pairs)
+        panel_close();
+}
+
+/* Whether the dtype's values are bf16's too: all fp8 values are. */
+static bool panel_is_bf16(mp_dtype d)
+{
+    return d == MP_BF16 || d == MP_F8_E4M3 || d == MP_F8_E5M2;
+}
+
+/* n stored values become the words of a row from its at-th value on. */
+static void panel_read(bool pairs, mp_dtype store, const void *from, float *row, int64_t at,
+                       int64_t n)
+{
+    float wide[VEC_CHUNK];
+    uint16_t *half = (uint16_t *)row + at;
+
+    if (!pairs) {
+        vec_widen(store, from, row + at, n);
+        return;
+    }
+    if (store == MP_BF16) {
+        memcpy(half, from, (size_t)n * sizeof *half);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += VEC_CHUNK) {
+        const int64_t m = vec_min(VEC_CHUNK, n - i);
+        vec_widen(store, (const char *)from + (size_t)i * mp_dtype_size(store), wide, m);
+        vec_narrow(MP_BF16, MP_E4M3_SATURATE, wide, half + i, m);
+    }
+}
+
+/* Zeroes what is beyond `values` in rows of k words. */
+static void panel_fill_up(bool pairs, float *rows, int64_t ld, int64_t count, int64_t values,
+                          int64_t k)
+{
+    const size_t used = (size_t)values * (pairs ? sizeof(uint16_t) : sizeof(float));
+    const size_t all = (size_t)k * sizeof(float);
+
+    for (int64_t i = 0; i < count && used < all; i++)
+        memset((char *)(rows + i * ld) + used, 0, all - used);
+}
+
+#if defined(__AVX2__)
+
+/* 8 x 8 words: rows of `from` become columns. */
+static inline void panel_turn(const float *from, int64_t ld, float *to, int64_t to_ld)
+{
+    __m256 r[8], s[8];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_ps(from + i * ld);
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        s[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        s[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(s[i], s[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(s[i], s[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(s[i + 1], s[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + i * to_ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * to_ld, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+enum { PANEL_TURN = 8 };
+
+#else
+
+static inline void panel_turn(const float *from, int64_t ld, float *to, int64_t to_ld)
+{
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            to[j * to_ld + i] = from[i * ld + j];
+}
+
+enum { PANEL_TURN = 4 };
+
+#endif
+
+/* n rows of k words, `ld` apart, become k rows of n, `to_ld` apart; n: a multiple of PANEL_TURN. */
+static void panel_transpose(const float *rows, int64_t ld, int64_t n, int64_t k, float *to,
+                            int64_t to_ld)
+{
+    int64_t p = 0;
+
+    for (; p + PANEL_TURN <= k; p += PANEL_TURN)
+        for (int64_t j = 0; j < n; j += PANEL_TURN)
+            panel_turn(rows + j * ld + p, ld, to + p * to_ld + j, to_ld);
+    for (; p < k; p++)
+        for (int64_t j = 0; j < n; j++)
+            to[p * to_ld + j] = rows[j * ld + p];
+}
+
+/* b [k, n] from its columns: n rows of k stored values that lie `stride` values apart.  `rows`
+ * [PANEL_N, ld] is room to work in. */
+static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int64_t stride,
+                               int64_t n, int64_t k, float *rows, int64_t ld, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+    const int64_t words = panel_k(pairs, k);
+
+    for (int64_t j = 0; j < n; j += PANEL_N) {
+        const int64_t count = vec_min(PANEL_N, n - j);
+        for (int64_t i = 0; i < count; i++)
+            panel_read(pairs, store, (const char *)from + (size_t)((j + i) * stride) * size,
+                       rows + i * ld, 0, k);
+        panel_fill_up(pairs, rows, ld, count, k, words);
+        panel_transpose(rows, ld, PANEL_N, words, b + j * words, PANEL_N);
+    }
+}
+
+/* A bf16 in a word, which is read as a float again. */
+typedef uint16_t __attribute__((may_alias)) panel_half;
+
+/* Neighbours in k of one row of pairs. */
+static void panel_weave(const panel_half *even, const panel_half *odd, int64_t n, panel_half *to)
+{
+    for (int64_t j = 0; j < n; j++) {
+        to[2 * j] = even[j];
+        to[2 * j + 1] = odd[j];
+    }
+}
+
+/* b [k, n] from its rows, `stride` values apart, in pairs; `rows` is room for two of them. */
+static void panel_pack_pairs(mp_dtype store, const void *from, int64_t stride, int64_t k, int64_t n,
+                             float *rows, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+    const int64_t words = panel_k(true, k);
+    panel_half *even = (panel_half *)rows, *odd = even + n;
+
+    for (int64_t p = 0; p < words; p++) {
+        for (int i = 0; i < 2; i++)
+            if (2 * p + i < k)
+                panel_read(true, store, (const char *)from + (size_t)((2 * p + i) * stride) * size,
+                           rows, i * n, n);
+            else
+                memset(i ? odd : even, 0, (size_t)n * sizeof *odd);
+        for (int64_t j = 0; j < n; j += PANEL_N)
+            panel_weave(even + j, odd + j, vec_min(PANEL_N, n - j),
+                        (panel_half *)(b + j * words + p * PANEL_N));
+    }
+}
+
+/* The same for either kind of words. */
+static void panel_pack_rows(bool pairs, mp_dtype store, const void *from, int64_t stride, int64_t k,
+                            int64_t n, float *rows, float *b)
+{
+    const size_t size = mp_dtype_size(store);
+
+    if (pairs) {
+        panel_pack_pairs(store, from, stride, k, n, rows, b);
+        return;
+    }
+    for (int64_t p = 0; p < k; p++)
+        for (int64_t j = 0; j < n; j += PANEL_N)
+            vec_widen(store, (const char *)from + (size_t)(p * stride + j) * size,
+                      b + j * k + p * PANEL_N, vec_min(PANEL_N, n - j));
+}
