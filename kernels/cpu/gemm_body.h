@@ -117,7 +117,9 @@ static void gemm_tile(gemm_args *p)
 {
     const int64_t tall = gemm_tiles(p->m, GEMM_TALL_M) * gemm_tiles(p->n, GEMM_N) * p->groups;
 
-    p->pairs = PANEL_PAIRS && panel_is_bf16(p->store) && panel_is_bf16(p->b.store);
+    /* bf16 operands that only a second attempt calls fp32 (policy.h) are multiplied as fp32. */
+    p->pairs = PANEL_PAIRS && p->y.dtype == MP_BF16 && panel_is_bf16(p->store) &&
+               panel_is_bf16(p->b.store);
     p->tile_m = panel_m(p->pairs, gemm_even(p->m, tall >= GEMM_TASKS ? GEMM_TALL_M : GEMM_M));
     p->tile_n = panel_n(gemm_even(p->n, GEMM_N));
     p->chunk = gemm_even(p->k, p->pairs ? 2 * GEMM_K : GEMM_K);
