@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include <cblas.h>
+
 #include "kernels/backend.h"
 #include "kernels/core/ctx_internal.h"
 #include "kernels/cpu/cpu_select.h"

@@ -6,7 +6,8 @@
  * instruction set multiplies those.  a lies row after row; b is cut into strips of PANEL_N columns,
  * [n / PANEL_N][k][PANEL_N], which the innermost loop reads in order.  An element of y is a sum
  * over k in a fixed order, in fp32, whatever m, n and the position are: no bit depends on how a
- * product is cut into rows and columns.
+ * product is cut into rows and columns.  (Only OpenBLAS, on a CPU without AVX2, does not promise
+ * that.)
  *
  * Pairs of bf16 go through the CPU's own dot products, which take denormal operands and results for
  * zero: bf16 has fp32's range, so these are below 2^-126. */
@@ -61,34 +62,9 @@ static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
     return _mm256_fmadd_ps(a, b, sum);
 }
 
-#else
-
-typedef float panel_vec __attribute__((vector_size(16)));
-enum { PANEL_LANES = 4, PANEL_ROWS = 4 };
-
-static inline panel_vec panel_load(const float *x)
-{
-    panel_vec v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-static inline void panel_store(float *x, panel_vec v)
-{
-    memcpy(x, &v, sizeof v);
-}
-
-static inline panel_vec panel_fill(float x)
-{
-    return (panel_vec){x, x, x, x};
-}
-
-static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
-{
-    return a * b + sum;
-}
-
 #endif
+
+#if defined(__AVX2__)
 
 enum { PANEL_N = 2 * PANEL_LANES };
 
@@ -226,6 +202,45 @@ static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t k, 
 
 #endif
 
+/* One strip of b: PANEL_N columns of y. */
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
+                        int64_t k, bool add, float *y, int64_t ldy)
+{
+    const int64_t rows = pairs ? PANEL_PAIR_ROWS : PANEL_ROWS;
+
+    for (int64_t i = 0; i < m; i += rows)
+        (pairs ? panel_pairs : panel_floats)(a + i * lda, lda, b, k, add, y + i * ldy, ldy);
+}
+
+#else
+
+/* On every other CPU, OpenBLAS: it knows the old ones, and those that are not x86. */
+enum {
+    PANEL_N = 16,
+    PANEL_ROWS = 1,
+    PANEL_PAIRS = false,
+    PANEL_PAIR_ROWS = 1,
+    PANEL_PAIR_DEPTH = 1
+};
+
+static void panel_open(void)
+{
+}
+
+static void panel_close(void)
+{
+}
+
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
+                        int64_t k, bool add, float *y, int64_t ldy)
+{
+    (void)pairs;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, PANEL_N, (int)k, 1.0f, a,
+                (int)lda, b, PANEL_N, add ? 1.0f : 0.0f, y, (int)ldy);
+}
+
+#endif
+
 static int64_t panel_up(int64_t n, int64_t multiple)
 {
     return (n + multiple - 1) / multiple * multiple;
@@ -251,14 +266,10 @@ static int64_t panel_k(bool pairs, int64_t values)
 static void panel_product(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
                           int64_t n, int64_t k, bool add, float *y, int64_t ldy)
 {
-    const int64_t rows = panel_m(pairs, 1);
-
     if (pairs)
         panel_open();
     for (int64_t j = 0; j < n; j += PANEL_N)
-        for (int64_t i = 0; i < m; i += rows)
-            (pairs ? panel_pairs : panel_floats)(a + i * lda, lda, b + j * k, k, add,
-                                                 y + i * ldy + j, ldy);
+        panel_strip(pairs, a, lda, b + j * k, m, k, add, y + j, ldy);
     if (pairs)
         panel_close();
 }
