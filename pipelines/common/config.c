@@ -131,6 +131,21 @@ int64_t mp_config_int(mp_config *c, const char *key, int64_t fallback, int64_t m
     return value && take_int(c, key, value, min, max, &found, err) ? found : fallback;
 }
 
+mp_code mp_config_int_of(const char *checkpoint, const char *component, const char *key,
+                         int64_t fallback, int64_t *out, mp_error *err)
+{
+    mp_config *c = NULL;
+    char *const dir = mp_file_join(checkpoint, component);
+
+    if (!dir)
+        return no_memory(checkpoint, err);
+    if (!mp_config_open(dir, "config.json", &c, err))
+        *out = mp_config_int(c, key, fallback, 1, 1 << 20, err);
+    mp_config_close(c);
+    mp_free(dir);
+    return err->code;
+}
+
 /* Python writes infinities bare; mp_json_load hands them on as text. */
 static bool is_special(const json_t *value, double *out)
 {

@@ -38,6 +38,9 @@ mp_code mp_config_strings(mp_config *c, const char *key, const char **out, int n
  * of rows or -1 when absent. */
 int mp_config_int_lists(mp_config *c, const char *key, int64_t *out, int *lens, int rows, int cap,
                         mp_error *err);
+/* One integer, 1 .. 2^20, of checkpoint/component/config.json. */
+mp_code mp_config_int_of(const char *checkpoint, const char *component, const char *key,
+                         int64_t fallback, int64_t *out, mp_error *err);
 /* The nested object under key (owned by c), NULL when absent. */
 mp_config *mp_config_object(mp_config *c, const char *key, mp_error *err);
 

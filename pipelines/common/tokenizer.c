@@ -6,6 +6,7 @@
 #include "pipelines/common/file.h"
 #include "pipelines/common/tokenizer_clip.h"
 #include "pipelines/common/tokenizer_config.h"
+#include "pipelines/common/tokenizer_decode.h"
 #include "pipelines/common/tokenizer_json.h"
 #include "pipelines/common/tokenizer_t5.h"
 
@@ -47,17 +48,24 @@ static void free_paths(tokenizer_paths *p)
     mp_free(p->config);
 }
 
-/* vocab.json or merges.txt: both or an error that names the missing one. */
-static mp_code read_pair(const tokenizer_paths *p, json_t *config, mp_tokenizer *t, mp_error *err)
+/* One of the kinds of files is there, of CLIP's both. */
+static mp_code check_files(const char *dir, const tokenizer_paths *p, mp_error *err)
 {
-    const mp_clip_files files = {.vocab = p->vocab, .merges = p->merges, .config = p->config};
-    const bool merges = mp_file_exists(p->merges);
+    const bool vocab = mp_file_exists(p->vocab), merges = mp_file_exists(p->merges);
 
-    if (merges && mp_file_exists(p->vocab))
-        return mp_tokenizer_clip_read(&files, config, &t->parts, err);
-    return mp_error_set(err, MP_EMISSING,
-                        "%s: has %s without %s; copy the whole folder of the tokenizer", t->dir,
-                        merges ? "merges.txt" : "vocab.json", merges ? "vocab.json" : "merges.txt");
+    if (mp_file_exists(p->json) || mp_file_exists(p->spiece) || mp_file_exists(p->model) ||
+        (vocab && merges))
+        return MP_OK;
+    if (vocab || merges)
+        return mp_error_set(
+            err, MP_EMISSING, "%s: has %s without %s; copy the whole folder of the tokenizer", dir,
+            merges ? "merges.txt" : "vocab.json", merges ? "vocab.json" : "merges.txt");
+    return mp_error_set(
+        err, MP_EMISSING,
+        "%s: has neither tokenizer.json nor spiece.model nor tokenizer.model nor "
+        "vocab.json and merges.txt; check the path, or copy the whole folder of the "
+        "tokenizer",
+        dir);
 }
 
 /* spiece.model is the name of other classes' files, too: they make other tokenizers of it. */
@@ -75,6 +83,7 @@ static mp_code read_spiece(const char *path, const mp_tokenizer_class *class, mp
 
 static mp_code read_model(const tokenizer_paths *p, json_t *config, mp_tokenizer *t, mp_error *err)
 {
+    const mp_clip_files clip = {.vocab = p->vocab, .merges = p->merges, .config = p->config};
     mp_tokenizer_class class;
 
     if (mp_tokenizer_config_class(p->config, config, &class, err))
@@ -86,14 +95,7 @@ static mp_code read_model(const tokenizer_paths *p, json_t *config, mp_tokenizer
         return read_spiece(p->spiece, &class, t, err);
     if (mp_file_exists(p->model))
         return mp_sentencepiece_open(p->model, &t->parts.sentencepiece, err);
-    if (mp_file_exists(p->vocab) || mp_file_exists(p->merges))
-        return read_pair(p, config, t, err);
-    return mp_error_set(
-        err, MP_EMISSING,
-        "%s: has neither tokenizer.json nor spiece.model nor tokenizer.model nor "
-        "vocab.json and merges.txt; check the path, or copy the whole folder of the "
-        "tokenizer",
-        t->dir);
+    return mp_tokenizer_clip_read(&clip, config, &t->parts, err);
 }
 
 static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)
@@ -104,7 +106,8 @@ static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)
     t->dir = mp_strdup(dir);
     if (!join_paths(dir, &paths) || !t->dir)
         mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", dir);
-    else if (!mp_tokenizer_config_load(dir, &config, err) && !read_model(&paths, config, t, err) &&
+    else if (!check_files(dir, &paths, err) && !mp_tokenizer_config_load(dir, &config, err) &&
+             !read_model(&paths, config, t, err) &&
              !mp_tokenizer_config_apply(dir, config, &t->parts, &t->pad, err)) {
         const mp_place at = {.path = paths.json, .text = "added_tokens"};
         mp_added_build(&t->parts.added, &at, t->parts.normalizer, err);
@@ -112,6 +115,17 @@ static mp_code read_dir(const char *dir, mp_tokenizer *t, mp_error *err)
     json_decref(config);
     free_paths(&paths);
     return err->code;
+}
+
+mp_code mp_tokenizer_check(const char *dir, mp_error *err)
+{
+    tokenizer_paths paths = {0};
+    const mp_code code = join_paths(dir, &paths)
+                             ? check_files(dir, &paths, err)
+                             : mp_error_set(err, MP_ENOMEM, "%s: no memory to open it", dir);
+
+    free_paths(&paths);
+    return code;
 }
 
 mp_code mp_tokenizer_open(const char *dir, mp_tokenizer **out, mp_error *err)
@@ -299,6 +313,15 @@ mp_code mp_tokenizer_encode_padded(const mp_tokenizer *t, const char *text, int6
     }
     mp_free(found.values);
     return pass_on(&own, err);
+}
+
+mp_code mp_tokenizer_decode(const mp_tokenizer *t, const int32_t *ids, int64_t n, char **text,
+                            mp_error *err)
+{
+    *text = mp_tokenizer_parts_decode(&t->parts, ids, n);
+    return *text ? MP_OK
+                 : mp_error_set(err, MP_ENOMEM, "%s: no memory to decode %lld tokens", t->dir,
+                                (long long)n);
 }
 
 int32_t mp_tokenizer_pad_id(const mp_tokenizer *t)

@@ -5,7 +5,6 @@
 
 #include "kernels/core/memory.h"
 #include "pipelines/common/file.h"
-#include "pipelines/common/tokenizer_pieces.h"
 
 /* A pair of neighbours and what becomes of it.  rank < 0: a free place of the hash table. */
 typedef struct merge {
@@ -47,6 +46,11 @@ int32_t mp_bpe_find(const mp_bpe *b, const char *token)
 int64_t mp_bpe_size(const mp_bpe *b)
 {
     return (int64_t)b->size;
+}
+
+const mp_pieces *mp_bpe_pieces(const mp_bpe *b)
+{
+    return &b->pieces;
 }
 
 static merge *slot_of(const mp_bpe *b, int32_t left, int32_t right)

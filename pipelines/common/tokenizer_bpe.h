@@ -3,6 +3,7 @@
 #define MP_PIPELINES_COMMON_TOKENIZER_BPE_H
 
 #include "pipelines/common/tokenizer_parts.h"
+#include "pipelines/common/tokenizer_pieces.h"
 
 typedef struct mp_bpe mp_bpe;
 
@@ -12,5 +13,6 @@ void mp_bpe_free(mp_bpe *b);
 mp_code mp_bpe_encode(const mp_bpe *b, const char *text, size_t n, mp_ids *ids, mp_error *err);
 int32_t mp_bpe_find(const mp_bpe *b, const char *token); /* -1: not in the vocabulary */
 int64_t mp_bpe_size(const mp_bpe *b);
+const mp_pieces *mp_bpe_pieces(const mp_bpe *b);
 
 #endif

@@ -166,6 +166,22 @@ static void run_form(const mp_normalizer *n, mp_text *text, size_t *origin, mp_t
         *origin = first_length(out->bytes, out->n);
 }
 
+/* As `tokenizers` 0.23 has it (Unicode 17), also where utf8proc is older. */
+static int32_t lower(int32_t c)
+{
+    static const struct {
+        int32_t first, last, step, by; /* every step-th of them is an upper case */
+    } newer[] = {{0x1c89, 0x1c89, 1, 1},      {0xa7cb, 0xa7cb, 1, 0x264 - 0xa7cb},
+                 {0xa7cc, 0xa7ce, 2, 1},      {0xa7d2, 0xa7d4, 2, 1},
+                 {0xa7da, 0xa7da, 1, 1},      {0xa7dc, 0xa7dc, 1, 0x19b - 0xa7dc},
+                 {0x10d50, 0x10d65, 1, 0x20}, {0x16ea0, 0x16eb8, 1, 0x1b}};
+
+    for (size_t i = 0; i < sizeof newer / sizeof *newer; i++)
+        if (c >= newer[i].first && c <= newer[i].last && (c - newer[i].first) % newer[i].step == 0)
+            return c + newer[i].by;
+    return utf8proc_tolower(c);
+}
+
 static void run_lowercase(const mp_text *text, size_t *origin, mp_text *out)
 {
     const size_t from = *origin;
@@ -175,7 +191,7 @@ static void run_lowercase(const mp_text *text, size_t *origin, mp_text *out)
         if (c == 0x130) /* the one character whose lower case is two */
             mp_text_append(out, "i\xcc\x87", 3);
         else
-            mp_text_append_char(out, utf8proc_tolower(c));
+            mp_text_append_char(out, lower(c));
         if (i < from)
             *origin = out->n;
     }

@@ -56,6 +56,22 @@ void mp_pattern_free(mp_pattern *p)
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 #define WORD WORD_ITEM "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
+/* Letters and numbers of Unicode 15 to 16, which `tokenizers` 0.23 knows and the PCRE2 of Debian 12
+ * (10.42, Unicode 14) takes for unassigned; above all the CJK extensions H and I. */
+#define NEW_LETTERS                                                                        \
+    "\\x{1c89}-\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}"       \
+    "\\x{10d4a}-\\x{10d65}\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}-\\x{11240}" \
+    "\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}"   \
+    "\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}"  \
+    "\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"            \
+    "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}"             \
+    "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}"  \
+    "\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+#define NEW_NUMBERS                                                                        \
+    "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}" \
+    "\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}" \
+    "\\x{1e4f0}-\\x{1e4f9}\\x{1e5f1}-\\x{1e5fa}"
+
 /* A translation in progress. */
 typedef struct translator {
     const char *from; /* NUL-terminated */
@@ -83,8 +99,24 @@ static void refuse(translator *t, const char *what)
         t->refused = what;
 }
 
-/* \p{Name}, \P{Name}, \p{^Name}: general categories mean the same; PCRE2 takes the bare name of a
- * script for Script_Extensions, Oniguruma for Script. */
+/* \p{L} and \p{N} with what the newer Unicode has in them; false for anything else. */
+static bool translate_new_property(translator *t)
+{
+    const char *const from = t->from + t->at;
+    const bool letters = !strncmp(from, "\\p{L}", 5);
+
+    if (!letters && strncmp(from, "\\p{N}", 5) != 0)
+        return false;
+    put(t, t->inside ? "" : "[");
+    copy(t, 5);
+    put(t, letters ? NEW_LETTERS : NEW_NUMBERS);
+    put(t, t->inside ? "" : "]");
+    return true;
+}
+
+/* \p{Name}, \P{Name}, \p{^Name}: general categories mean the same, but for those of
+ * translate_new_property; PCRE2 takes the bare name of a script for Script_Extensions, Oniguruma
+ * for Script. */
 static void translate_property(translator *t)
 {
     const char *name = t->from + t->at + 2;
@@ -165,7 +197,8 @@ static void translate_escape(translator *t)
     const char c = t->from[t->at + 1];
 
     if (c == 'p' || c == 'P') {
-        translate_property(t);
+        if (!translate_new_property(t))
+            translate_property(t);
     } else if (c == 'u') {
         translate_code_point(t);
     } else if (c == 'x') {

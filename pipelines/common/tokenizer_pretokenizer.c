@@ -255,6 +255,14 @@ static int32_t byte_character(unsigned char byte)
     return byte == 0xad ? 0x143 : 0x100 + 33 + (byte - 0x7f);
 }
 
+int mp_byte_of_character(int32_t c)
+{
+    for (int byte = 0; byte < 256; byte++)
+        if (byte_character((unsigned char)byte) == c)
+            return byte;
+    return -1;
+}
+
 /* The bytes of every span, in characters of the vocabulary. */
 static void spell_bytes(const mp_spans *from, mp_spans *to)
 {

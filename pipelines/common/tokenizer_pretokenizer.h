@@ -13,5 +13,7 @@ mp_code mp_pretokenizer_read(const mp_place *at, const json_t *node, mp_pretoken
 void mp_pretokenizer_free(mp_pretokenizer *p);
 /* Cuts every span that is not an added token. */
 mp_code mp_pretokenizer_run(const mp_pretokenizer *p, mp_spans *spans, mp_error *err);
+/* The byte that ByteLevel writes as this character, -1: none. */
+int mp_byte_of_character(int32_t c);
 
 #endif

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "kernels/core/memory.h"
-#include "pipelines/common/tokenizer_pieces.h"
 
 struct mp_unigram {
     char *path;
@@ -36,6 +35,11 @@ int32_t mp_unigram_find(const mp_unigram *u, const char *token)
 int64_t mp_unigram_size(const mp_unigram *u)
 {
     return (int64_t)u->size;
+}
+
+const mp_pieces *mp_unigram_pieces(const mp_unigram *u)
+{
+    return &u->pieces;
 }
 
 static mp_code read_items(const mp_place *at, const json_t *list, mp_unigram *u, mp_piece *items,

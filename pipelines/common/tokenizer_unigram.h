@@ -4,6 +4,7 @@
 #define MP_PIPELINES_COMMON_TOKENIZER_UNIGRAM_H
 
 #include "pipelines/common/tokenizer_parts.h"
+#include "pipelines/common/tokenizer_pieces.h"
 
 typedef struct mp_unigram mp_unigram;
 
@@ -14,5 +15,6 @@ mp_code mp_unigram_encode(const mp_unigram *u, const char *text, size_t n, mp_id
                           mp_error *err);
 int32_t mp_unigram_find(const mp_unigram *u, const char *token); /* -1: not in the vocabulary */
 int64_t mp_unigram_size(const mp_unigram *u);
+const mp_pieces *mp_unigram_pieces(const mp_unigram *u);
 
 #endif

@@ -100,22 +100,6 @@ static mp_code check_scheduler(const mp_request *r, mp_error *err)
     return err->code;
 }
 
-/* One number of a component's config.json. */
-static mp_code config_number(const mp_request *r, const char *component, const char *key,
-                             int64_t fallback, int64_t *out, mp_error *err)
-{
-    mp_config *j = NULL;
-    char *const dir = mp_file_join(r->checkpoint, component);
-
-    if (!dir)
-        return no_memory(err);
-    if (!mp_config_open(dir, "config.json", &j, err))
-        *out = mp_config_int(j, key, fallback, 1, 1 << 20, err);
-    mp_config_close(j);
-    mp_free(dir);
-    return err->code;
-}
-
 static mp_code read_configs(const mp_request *r, mp_sana_config *transformer, int64_t *factor,
                             mp_error *err)
 {
@@ -135,8 +119,8 @@ static mp_code check_models(const mp_request *r, const mp_sana_config *o, mp_err
 {
     int64_t hidden = 0, latent = 0;
 
-    if (config_number(r, "text_encoder", "hidden_size", 2304, &hidden, err) ||
-        config_number(r, "vae", "latent_channels", 32, &latent, err))
+    if (mp_config_int_of(r->checkpoint, "text_encoder", "hidden_size", 2304, &hidden, err) ||
+        mp_config_int_of(r->checkpoint, "vae", "latent_channels", 32, &latent, err))
         return err->code;
     if (o->guidance_embeds)
         return mp_error_set(err, MP_EUNSUPPORTED,

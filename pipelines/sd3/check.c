@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include "kernels/core/memory.h"
+#include "pipelines/common/config.h"
 #include "pipelines/common/file.h"
 #include "pipelines/common/json.h"
 #include "pipelines/common/weights_files.h"
@@ -43,19 +44,28 @@ static mp_code open_index(const mp_request *r, model_index *out, mp_error *err)
     return out->path ? mp_json_load(out->path, &out->file, err) : no_memory(err);
 }
 
-/* The class in an entry [library, class]; NULL where both are null: a component that is left out.
- */
-static const char *class_of(const model_index *x, const char *component)
+/* The class in an entry [library, class]; NULL where there is no entry, or null or [null, null]: a
+ * component that is left out. */
+static mp_code read_class(const model_index *x, const char *component, const char **out,
+                          mp_error *err)
 {
-    return json_string_value(json_array_get(json_object_get(x->file, component), 1));
+    const json_t *const entry = json_object_get(x->file, component);
+    const json_t *const class = json_array_get(entry, 1);
+    char found[200];
+
+    *out = json_string_value(class);
+    if (*out || !entry || json_is_null(entry) || json_is_null(class))
+        return MP_OK;
+    return mp_error_set(err, MP_EFORMAT, "%s: \"%s\": expected [\"library\", \"class\"], found %s",
+                        x->path, component, mp_json_describe(entry, found, sizeof found));
 }
 
 static void check_class(const model_index *x, const char *component, const char *wanted,
                         bool optional, mp_error *err)
 {
-    const char *const found = class_of(x, component);
+    const char *found;
 
-    if (err->code || (!found && optional))
+    if (err->code || read_class(x, component, &found, err) || (!found && optional))
         return;
     if (!found)
         mp_error_set(err, MP_EMISSING, "%s: no \"%s\"; a Stable Diffusion 3 checkpoint has one",
@@ -85,16 +95,18 @@ static mp_code check_index(const mp_request *r, bool *has_t5, mp_error *err)
     check_class(&x, "transformer", "SD3Transformer2DModel", false, err);
     check_class(&x, "vae", "AutoencoderKL", false, err);
     check_class(&x, "scheduler", "FlowMatchEulerDiscreteScheduler", false, err);
-    *has_t5 = class_of(&x, "text_encoder_3") != NULL;
     close_index(&x);
-    return err->code;
+    return err->code ? err->code : mp_sd3_has(r, "text_encoder_3", has_t5, err);
 }
 
 mp_code mp_sd3_has(const mp_request *r, const char *component, bool *out, mp_error *err)
 {
     model_index x;
+    const char *class = NULL;
 
-    *out = !open_index(r, &x, err) && class_of(&x, component);
+    if (!open_index(r, &x, err))
+        read_class(&x, component, &class, err);
+    *out = class != NULL;
     close_index(&x);
     return err->code;
 }
@@ -148,6 +160,82 @@ static mp_code check_models(const mp_request *r, const mp_sd3_config *o,
     return MP_OK;
 }
 
+static mp_code check_encoders(const mp_request *r, const mp_sd3_config *o, bool has_t5,
+                              mp_error *err)
+{
+    static const char *const clips[MP_SD3_CLIPS] = {"text_encoder", "text_encoder_2"};
+    const int64_t clip_skip = number(r, "clip_skip");
+    int64_t hidden = 0, pooled = 0, width = o->joint_attention_dim;
+
+    for (int i = 0; i < MP_SD3_CLIPS; i++) {
+        int64_t size, projection, layers;
+        if (mp_config_int_of(r->checkpoint, clips[i], "hidden_size", 512, &size, err) ||
+            mp_config_int_of(r->checkpoint, clips[i], "projection_dim", 512, &projection, err) ||
+            mp_config_int_of(r->checkpoint, clips[i], "num_hidden_layers", 12, &layers, err))
+            return err->code;
+        if (clip_skip >= layers)
+            return mp_error_set(
+                err, MP_EUSAGE, "clip_skip: found %lld, expected 0..%lld: %s has %lld layers",
+                (long long)clip_skip, (long long)layers - 1, clips[i], (long long)layers);
+        hidden += size;
+        pooled += projection;
+    }
+    if (has_t5 && mp_config_int_of(r->checkpoint, "text_encoder_3", "d_model", 512, &width, err))
+        return err->code;
+    if (pooled != o->pooled_projection_dim)
+        return mp_error_set(err, MP_EFORMAT,
+                            "%s: the transformer reads pooled texts of %lld channels "
+                            "(pooled_projection_dim), text_encoder and text_encoder_2 give %lld "
+                            "(projection_dim); fetch all parts of one version",
+                            r->checkpoint, (long long)o->pooled_projection_dim, (long long)pooled);
+    if (width != o->joint_attention_dim)
+        return mp_error_set(err, MP_EFORMAT,
+                            "%s: the transformer reads texts of %lld channels "
+                            "(joint_attention_dim), text_encoder_3 gives %lld (d_model); fetch all "
+                            "parts of one version",
+                            r->checkpoint, (long long)o->joint_attention_dim, (long long)width);
+    if (hidden > width)
+        return mp_error_set(err, MP_EFORMAT,
+                            "%s: the transformer reads texts of %lld channels "
+                            "(joint_attention_dim), text_encoder and text_encoder_2 give %lld "
+                            "(hidden_size); fetch all parts of one version",
+                            r->checkpoint, (long long)width, (long long)hidden);
+    return MP_OK;
+}
+
+static mp_code check_tokenizers(const mp_request *r, bool has_t5, mp_error *err)
+{
+    static const char *const names[] = {"tokenizer", "tokenizer_2", "tokenizer_3"};
+
+    for (int i = 0; i < (has_t5 ? 3 : 2); i++) {
+        char *const dir = mp_file_join(r->checkpoint, names[i]);
+        const mp_code code = dir ? mp_tokenizer_check(dir, err) : no_memory(err);
+        mp_free(dir);
+        if (code)
+            return code;
+    }
+    return MP_OK;
+}
+
+static mp_code check_scheduler(const mp_request *r, mp_error *err)
+{
+    mp_flow_match_euler *scheduler = NULL;
+    char *const dir = mp_file_join(r->checkpoint, "scheduler");
+
+    if (!dir)
+        return no_memory(err);
+    if (!mp_flow_match_euler_open(dir, &scheduler, err))
+        mp_flow_match_euler_close(scheduler);
+    mp_free(dir);
+    return err->code;
+}
+
+/* The pipeline's proposal, but for its 0 below the first multiple. */
+static long long proposal(int64_t size, int64_t multiple)
+{
+    return size < multiple ? multiple : size - size % multiple;
+}
+
 static mp_code check_size(const mp_request *r, const mp_sd3_config *o,
                           const mp_autoencoder_kl_facts *vae, mp_error *err)
 {
@@ -163,8 +251,7 @@ static mp_code check_size(const mp_request *r, const mp_sd3_config *o,
                             "`height` and `width` have to be divisible by %lld but are %lld and "
                             "%lld.You can use height %lld and width %lld.",
                             (long long)multiple, (long long)height, (long long)width,
-                            (long long)(height - height % multiple),
-                            (long long)(width - width % multiple));
+                            proposal(height, multiple), proposal(width, multiple));
     if (height > limit || width > limit)
         return mp_error_set(
             err, MP_EUSAGE,
@@ -196,7 +283,9 @@ mp_code mp_sd3_check(const mp_request *r, mp_error *err)
 
     if (check_index(r, &has_t5, err) || read_configs(r, &transformer, &vae, err) ||
         check_models(r, &transformer, &vae, err) || check_size(r, &transformer, &vae, err) ||
-        check_skips(r, err) || check_weights(r, "text_encoder", "model", err) ||
+        check_skips(r, err) || check_encoders(r, &transformer, has_t5, err) ||
+        check_tokenizers(r, has_t5, err) || check_scheduler(r, err) ||
+        check_weights(r, "text_encoder", "model", err) ||
         check_weights(r, "text_encoder_2", "model", err) ||
         (has_t5 && check_weights(r, "text_encoder_3", "model", err)) ||
         check_weights(r, "transformer", "diffusion_pytorch_model", err))

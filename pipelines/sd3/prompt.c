@@ -5,20 +5,33 @@
 
 #include "kernels/core/memory.h"
 #include "kernels/ops.h"
+#include "pipelines/common/file.h"
 #include "pipelines/sd3/sd3.h"
 
 enum { CLIP_TOKENS = 77 }; /* tokenizer_max_length */
 
-static void warn_truncated(const mp_sink *sink, const char *encoder, int64_t limit, int64_t cut)
+/* The pipeline's own words, with the start of what was cut off.  (What the pipeline shows of T5's
+ * text begins at the 77th token wherever it is cut.) */
+static mp_code warn_truncated(const mp_tokenizer *t, const char *text, int64_t limit,
+                              const char *reason, const mp_sink *sink, mp_error *err)
 {
-    char text[200];
+    enum { SHOWN = sizeof(mp_plain_text) }; /* tokens, of a byte or more */
+    int32_t *ids = NULL;
+    char *removed = NULL, line[400];
+    int64_t n = 0;
 
-    if (!cut || !sink || !sink->warn)
-        return;
-    snprintf(text, sizeof text,
-             "the prompt is longer than the %lld tokens of %s: its last %lld tokens were cut off",
-             (long long)limit, encoder, (long long)cut);
-    sink->warn(sink->user, text);
+    if (!sink || !sink->warn || mp_tokenizer_encode(t, text, strlen(text), true, &ids, &n, err))
+        return err->code;
+    const int64_t first = limit - 1, cut = n - 1 - first; /* both ends have the last token */
+    if (!mp_tokenizer_decode(t, ids + first, cut < SHOWN ? cut : SHOWN, &removed, err)) {
+        snprintf(line, sizeof line,
+                 "The following part of your input was truncated because %s %lld tokens: ['%s']",
+                 reason, (long long)limit, mp_plain(removed).text);
+        sink->warn(sink->user, line);
+    }
+    mp_free(removed);
+    mp_free(ids);
+    return err->code;
 }
 
 static mp_tensor zeros(mp_ctx *c, mp_dtype dtype, int64_t rows, int64_t width)
@@ -35,15 +48,15 @@ static mp_tensor zeros(mp_ctx *c, mp_dtype dtype, int64_t rows, int64_t width)
 static mp_tensor encode_clip(mp_ctx *c, const mp_sd3 *s, int which, const char *text, int clip_skip,
                              mp_tensor *pooled, const mp_sink *sink, mp_error *err)
 {
-    static const char *const names[MP_SD3_CLIPS] = {"text_encoder", "text_encoder_2"};
     const mp_dtype dtype = mp_weights_dtype(mp_clip_text_weights(s->text_encoder[0]));
     int32_t ids[CLIP_TOKENS];
     uint8_t mask[CLIP_TOKENS];
     int64_t cut = 0;
 
-    if (mp_tokenizer_encode_padded(s->tokenizer[which], text, CLIP_TOKENS, ids, mask, &cut, err))
+    if (mp_tokenizer_encode_padded(s->tokenizer[which], text, CLIP_TOKENS, ids, mask, &cut, err) ||
+        (cut && warn_truncated(s->tokenizer[which], text, CLIP_TOKENS,
+                               "CLIP can only handle sequences up to", sink, err)))
         return MP_NONE;
-    warn_truncated(sink, names[which], CLIP_TOKENS, cut);
     const mp_clip_text_output y =
         mp_clip_text_forward(c, s->text_encoder[which], ids, CLIP_TOKENS, clip_skip);
     *pooled = y.text_embeds;
@@ -67,8 +80,9 @@ static mp_tensor encode_t5(mp_ctx *c, const mp_sd3 *s, const char *text, const m
     mask = mp_alloc((size_t)n, sizeof *mask);
     if (!ids || !mask)
         mp_error_set(err, MP_ENOMEM, "no memory for the prompt's tokens");
-    else if (!mp_tokenizer_encode_padded(s->tokenizer_3, text, n, ids, mask, &cut, err)) {
-        warn_truncated(sink, "text_encoder_3", n, cut);
+    else if (!mp_tokenizer_encode_padded(s->tokenizer_3, text, n, ids, mask, &cut, err) &&
+             !(cut && warn_truncated(s->tokenizer_3, text, n, "`max_sequence_length` is set to ",
+                                     sink, err))) {
         x = mp_t5_encoder_forward(c, s->text_encoder_3, ids, NULL, n);
         x = mp_cast(c, x, mp_weights_dtype(mp_t5_encoder_weights(s->text_encoder_3)));
     }

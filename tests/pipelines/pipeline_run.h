@@ -13,6 +13,7 @@
 
 #include "tests/pipelines/scratch.h"
 
+#include <dirent.h>
 #include <sys/stat.h>
 
 #include "kernels/device.h"
@@ -277,17 +278,27 @@ static inline joined path_join(const char *dir, const char *name)
     return p;
 }
 
+/* A new folder with links to all that is in `from`. */
+static inline void folder_mirror(const char *dir, const char *from)
+{
+    DIR *const d = opendir(from);
+
+    assert_non_null(d);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    for (const struct dirent *e; (e = readdir(d));)
+        if (e->d_name[0] != '.')
+            assert_int_equal(
+                symlink(path_join(from, e->d_name).text, path_join(dir, e->d_name).text), 0);
+    closedir(d);
+}
+
 /* A folder in the scratch folder with sana-tiny's parts as links; what a test replaces, it replaces
  * in files of its own (checkpoint_own).  Valid until eight calls of scratch later. */
 static inline const char *checkpoint_make(const char *name)
 {
-    static const char *const parts[] = {"model_index.json", "scheduler",   "text_encoder",
-                                        "tokenizer",        "transformer", "vae"};
     const char *const dir = scratch(name);
 
-    assert_int_equal(mkdir(dir, 0700), 0);
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        assert_int_equal(symlink(path_join(TINY, parts[i]).text, path_join(dir, parts[i]).text), 0);
+    folder_mirror(dir, TINY);
     return dir;
 }
 
