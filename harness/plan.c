@@ -623,15 +623,30 @@ static mp_code add_scenario(builder *b, int file)
     return add_cells(b, root);
 }
 
+/* The value of the first input of the file that a message names, or NULL. */
+static const mp_yaml *named_input(const mp_scenario *s, const char *text)
+{
+    const mp_yaml *const map = mp_yaml_get(s->root, "inputs");
+
+    for (int i = 0; map && i < map->count; i++)
+        if (strstr(text, map->keys[i]->text))
+            return map->items[i];
+    return NULL;
+}
+
 /* What the engine can say from the checkpoint's files, once for each cell. */
 static mp_code check_cells(builder *b)
 {
     for (int i = 0; i < b->plan->count; i++) {
         const mp_scenario *s = &b->plan->cells[i].scenario;
         mp_error why = {0};
-        if (b->options->check(s, &why))
-            return mp_error_set(b->err, why.code, "%s: cell %s: %s", s->file, b->plan->cells[i].id,
-                                why.text);
+        if (!b->options->check(s, &why))
+            continue;
+        const mp_yaml *const input = why.code == MP_EUSAGE ? named_input(s, why.text) : NULL;
+        if (input)
+            return mp_yaml_fail(b->err, input, "cell %s: %s", b->plan->cells[i].id, why.text);
+        return mp_error_set(b->err, why.code, "%s: cell %s: %s", s->file, b->plan->cells[i].id,
+                            why.text);
     }
     return MP_OK;
 }

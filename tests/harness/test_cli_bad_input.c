@@ -81,6 +81,63 @@ static void test_checkpoint__another_pipelines(void **state)
                       "model_index.json", "FluxPipeline");
 }
 
+/* As cli_scenario, of Stable Diffusion 3. */
+static void sd3_scenario(const cli *c, const char *height, const char *prompt)
+{
+    char text[2000];
+
+    snprintf(text, sizeof text,
+             "name: one\npipeline: sd3\ncheckpoint: ${MPBENCH_CHECKPOINTS}/sd3-tiny\n"
+             "reference: off\ninputs:\n  prompt: %s\n  height: %s\n  width: 64\n  steps: 1\n",
+             prompt, height);
+    cli_write(c, "one.yaml", text);
+}
+
+static void test_checkpoint__missing_tokenizer_file(void **state)
+{
+    cli *c = *state;
+
+    sd3_scenario(c, "64", "a red fox");
+    cli_run(c, "mkdir ckpt && cp -rL \"$fixtures/checkpoints/sd3-tiny\" ckpt/ && rm "
+               "ckpt/sd3-tiny/tokenizer_2/merges.txt && " RUN_COPY);
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "one.yaml: cell default: ");
+    cli_assert_has(c->err, "ckpt/sd3-tiny/tokenizer_2: has vocab.json without merges.txt; copy the "
+                           "whole folder of the tokenizer");
+    cli_run(c, "ls");
+    assert_null(strstr(c->out, "mpbench.db")); /* nothing ran */
+}
+
+static void test_scenario__a_prompt_that_is_cut_is_on_record(void **state)
+{
+    static const char warning[] = "The following part of your input was truncated because CLIP can "
+                                  "only handle sequences up to 77 tokens: ['";
+    char prompt[600] = "";
+    cli *c = *state;
+
+    for (int i = 0; i < 60; i++)
+        strcat(prompt, "red fox ");
+    sd3_scenario(c, "64", prompt);
+    cli_run(c, "\"$mpbench\" run one.yaml");
+    cli_assert_status(c, 0);
+    cli_assert_has(c->out, warning);
+    cli_run(c, "\"$mpbench\" show 1");
+    cli_assert_status(c, 0);
+    cli_assert_has(c->out, warning);
+}
+
+static void test_scenario__height_that_is_no_multiple_of_16(void **state)
+{
+    cli *c = *state;
+
+    sd3_scenario(c, "72", "a red fox");
+    cli_run(c, "\"$mpbench\" run one.yaml; s=$?; ls && exit $s");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "one.yaml:7:11: cell default: `height` and `width` have to be divisible "
+                           "by 16 but are 72 and 64.You can use height 64 and width 64.");
+    assert_null(strstr(c->out, "mpbench.db")); /* nothing ran */
+}
+
 /* Writes the scenario and wants status 2 with file:line and text. */
 static void refuse_scenario(cli *c, const char *more, const char *place, const char *what)
 {
@@ -236,10 +293,13 @@ int main(void)
         T(test_checkpoint__no_json),
         T(test_checkpoint__hostile_tokenizer),
         T(test_checkpoint__another_pipelines),
+        T(test_checkpoint__missing_tokenizer_file),
         T(test_scenario__unknown_key),
         T(test_scenario__unknown_dtype),
         T(test_scenario__unknown_quirk),
         T(test_scenario__height_that_is_no_multiple_of_32),
+        T(test_scenario__height_that_is_no_multiple_of_16),
+        T(test_scenario__a_prompt_that_is_cut_is_on_record),
         T(test_scenario__no_yaml),
         T(test_usage__says_what_is_wrong),
         T(test_database__refused_ones_lose_nothing),

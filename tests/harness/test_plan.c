@@ -631,9 +631,11 @@ static void test_files__too_deep_are_named(void **state)
 static void test_files__the_pipeline_checks_every_cell_beforehand(void **state)
 {
     (void)state;
-    refused(WORDS(file("matrix: {inputs.height: [64, 100]}")), NO_WORDS, NO_WORDS,
-            WORDS("x.yaml: cell inputs.height=100: `height` and `width` have to be divisible by 32",
-                  "Use 128 and 64"));
+    refused(
+        WORDS(file("matrix: {inputs.height: [64, 100]}")), NO_WORDS, NO_WORDS,
+        WORDS(
+            "x.yaml:5:30: cell inputs.height=100: `height` and `width` have to be divisible by 32",
+            "Use 128 and 64"));
 }
 
 /* ---- ids, folders, hashes ------------------------------------------------------------------- */

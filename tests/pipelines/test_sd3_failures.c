@@ -1016,7 +1016,7 @@ static void test_sd3_failures__says_so_wherever_memory_runs_out(void **state)
     (void)state;
     whole_call(&k);
     assert_ok(cell_run(&k, ctx, &right));
-    for (n = 1; run_failing(&k, n, false, &right, &said); n += 23)
+    for (n = 1; run_failing(&k, n, false, &right, &said); n += 7)
         runs++;
     assert_true(runs > 100 && said + runs / 20 >= runs);
     print_message("%llu of %llu failed requests are said\n", (unsigned long long)said,

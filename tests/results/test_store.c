@@ -634,7 +634,7 @@ static void test_store__migrates_a_database_of_every_older_version(void **state)
                               "pragma_table_info('%s')";
     static const char *const tables[] = {"cell", "policy_action", "policy_action_view"};
     const char *fresh = scratch_file("fresh.db");
-    char name[32], number[8], query[160];
+    char name[32], number[12], query[160];
 
     mp_store_close(open_store(fresh, MP_STORE_WRITE));
     for (int version = 1; version <= 2; version++) {
