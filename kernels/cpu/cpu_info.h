@@ -9,7 +9,7 @@ void mp_cpu_describe(mp_device_info *out);
 /* hwloc's topology of the CPUs that the calling thread may use; the caller destroys it. */
 struct hwloc_topology;
 bool mp_cpu_topology(struct hwloc_topology **out);
-/* OpenBLAS on one thread: ours cut the work and call it on tiles. */
+/* OpenBLAS, with which `base` multiplies, on one thread: ours cut the work and call it on tiles. */
 void mp_cpu_single_blas(void);
 
 #endif
