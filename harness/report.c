@@ -170,12 +170,13 @@ static void print_details(mp_arena *a, const mp_cell_report *c)
         mp_report_line("repro", c->cell->repro);
 }
 
-static bool has_line(const char *text, const char *line, size_t n)
+/* Where the line stands first in the text; NULL: nowhere. */
+static const char *find_line(const char *text, const char *line, size_t n)
 {
     for (const char *s = text; s && *s; s += strcspn(s, "\n"), s += *s == '\n')
         if (strcspn(s, "\n") == n && !strncmp(s, line, n))
-            return true;
-    return false;
+            return s;
+    return NULL;
 }
 
 /* A line that cell `index` warns of first, and how many cells of the scenario do. */
@@ -186,7 +187,7 @@ static void print_warning(const mp_run *r, int first, int end, int index, const 
     int cells = 0;
 
     for (int i = first; i < end; i++) {
-        const bool has = has_line(r->reports[i].result.warnings, line, n);
+        const bool has = find_line(r->reports[i].result.warnings, line, n) != NULL;
         if (has && i < index)
             return;
         cells += has;
@@ -201,12 +202,15 @@ static void print_warning(const mp_run *r, int first, int end, int index, const 
 /* A library warns of the same in each cell: each line once. */
 static void print_warnings(const mp_run *r, int first, int end)
 {
-    for (int i = first; i < end; i++)
-        for (const char *s = r->reports[i].result.warnings; s && *s;) {
+    for (int i = first; i < end; i++) {
+        const char *const text = r->reports[i].result.warnings;
+        for (const char *s = text; s && *s;) {
             const size_t n = strcspn(s, "\n");
-            print_warning(r, first, end, i, s, n);
+            if (find_line(text, s, n) == s)
+                print_warning(r, first, end, i, s, n);
             s += n + (s[n] == '\n');
         }
+    }
 }
 
 static void print_scenario(const mp_run *r, int first, int end)

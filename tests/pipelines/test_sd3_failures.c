@@ -1006,7 +1006,7 @@ static bool run_failing(const cell *k, uint64_t n, bool opened, const trace *rig
 
 /* Whatever request fails, it is said, or the result is right all the same (a buffer reserved for a
  * case that did not come: one for each pre-tokenizer).  Of open, which reads thousands of tokens
- * one like the other, every 23rd; its parts' own tests take each. */
+ * one like the other, every 7th; its parts' own tests take each. */
 static void test_sd3_failures__says_so_wherever_memory_runs_out(void **state)
 {
     uint64_t said = 0, runs = 0, n;
