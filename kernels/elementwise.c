@@ -54,8 +54,7 @@ static void join_dimensions(mp_strided *s)
     }
 }
 
-/* x in dtype d, without being an op of its own. */
-static mp_tensor converted(mp_ctx *c, mp_tensor x, mp_dtype d)
+mp_tensor mp_converted(mp_ctx *c, mp_tensor x, mp_dtype d)
 {
     const mp_tensor y = mp_like_as(c, x, d);
 
@@ -76,7 +75,7 @@ static mp_dtype binary_dtype(mp_ctx *c, mp_rule rule, mp_tensor *a, mp_tensor *b
     const bool as_scalar = rule == MP_RULE_MUL && number == b;
     const mp_dtype dtype = mp_rule_check(c, as_scalar ? MP_RULE_MUL_SCALAR : rule, x, x);
     if (!mp_failed(c) && !as_scalar)
-        *number = converted(c, *number, dtype);
+        *number = mp_converted(c, *number, dtype);
     return dtype;
 }
 
@@ -191,7 +190,7 @@ mp_tensor mp_cast(mp_ctx *c, mp_tensor x, mp_dtype d)
     if (x.dtype == d)
         return x;
     const mp_op op = mp_op_begin(c, "cast", NULL);
-    return mp_op_end(c, &op, converted(c, x, d));
+    return mp_op_end(c, &op, mp_converted(c, x, d));
 }
 
 static const struct activation {

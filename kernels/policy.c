@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <string.h>
 
-#include "kernels/backend.h"
 #include "kernels/core/ctx_internal.h"
 #include "kernels/ops.h"
 
@@ -19,9 +18,7 @@ static mp_tensor cast_at(mp_ctx *c, mp_action_kind kind, const mp_tensor *weight
         return x;
     const uint64_t start = mp_now_ns();
     const mp_op op = mp_op_begin(c, "cast", weight);
-    const mp_tensor y = mp_like_as(c, x, d);
-    if (!mp_failed(c))
-        c->backend->vector.scalar(c, MP_SCALAR_CAST, x, 0.0f, 0.0f, y);
+    const mp_tensor y = mp_converted(c, x, d);
     mp_module_of(c, weight, module);
     mp_act_on_record(c, &(mp_action){.kind = kind,
                                      .module = module,
@@ -158,12 +155,8 @@ static mp_tensor end_redo(mp_ctx *c, mp_op *op, mp_tensor y)
 
     if (r.nan || r.inf || (double)r.max_abs > mp_dtype_max(op->redo.to))
         op->redo.to = y.dtype;
-    if (op->redo.to != y.dtype) {
-        const mp_tensor wide = y;
-        y = mp_like_as(c, wide, op->redo.to);
-        if (!mp_failed(c))
-            c->backend->vector.scalar(c, MP_SCALAR_CAST, wide, 0.0f, 0.0f, y);
-    }
+    if (op->redo.to != y.dtype)
+        y = mp_converted(c, y, op->redo.to);
     mp_module_of(c, op->weight, module);
     op->redo.module = module;
     op->redo.elements = (uint64_t)mp_numel(y);

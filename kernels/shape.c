@@ -97,12 +97,7 @@ static mp_dtype cat_dtype(mp_ctx *c, int n, const mp_tensor *xs)
 /* x as dtype d in memory: itself, or a copy that is no op of its own. */
 static mp_tensor stored(mp_ctx *c, mp_tensor x, mp_dtype d)
 {
-    if (x.store == d)
-        return x;
-    const mp_tensor y = mp_like_as(c, x, d);
-    if (!mp_failed(c))
-        c->backend->vector.scalar(c, MP_SCALAR_CAST, x, 0.0f, 0.0f, y);
-    return y;
+    return x.store == d ? x : mp_converted(c, x, d);
 }
 
 mp_tensor mp_cat(mp_ctx *c, int n, const mp_tensor *xs, int axis)

@@ -101,7 +101,8 @@ void mp_pushv(mp_ctx *c, const char *format, va_list args)
     if (at && at + 1 < sizeof c->scope)
         c->scope[at++] = '.';
     vsnprintf(c->scope + at, sizeof c->scope - at, format, args);
-    c->scope_dtype[c->depth - 1] = mp_declared(c, c->scope);
+    c->scope_dtype[c->depth - 1] =
+        c->policy == MP_NEGOTIATE ? mp_declared(c, c->scope) : MP_DTYPE_COUNT;
 }
 
 void mp_push(mp_ctx *c, const char *format, ...)

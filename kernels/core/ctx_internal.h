@@ -18,7 +18,7 @@ struct mp_ctx {
     void *device;                         /* the device's own state: threads, scratch */
     char scope[MP_ERROR_MODULE];          /* current module path */
     size_t scope_end[MP_SCOPE_DEPTH];     /* its length before each push */
-    mp_dtype scope_dtype[MP_SCOPE_DEPTH]; /* declared, of each push; MP_DTYPE_COUNT: none */
+    mp_dtype scope_dtype[MP_SCOPE_DEPTH]; /* declared, under negotiate; else none */
     int depth;
     mp_observer observers[MP_OBSERVERS];
     int observer_count;
@@ -66,6 +66,9 @@ typedef struct mp_op {
 /* name and *weight live until mp_op_end.  An op that fails may return without mp_op_end. */
 mp_op mp_op_begin(mp_ctx *c, const char *name, const mp_tensor *weight);
 mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y);
+
+/* kernels/elementwise.c: x in dtype d, without being an op of its own. */
+mp_tensor mp_converted(mp_ctx *c, mp_tensor x, mp_dtype d);
 
 /* kernels/policy.c.  operand: NULL at its end. */
 mp_op mp_op_open(const char *name, const mp_tensor *weight, mp_tensor *const *operand);
