@@ -126,12 +126,19 @@ static inline panel_vec attn_exp(panel_vec x)
     return p * (panel_vec)((attn_bits)shifted << 23);
 }
 
-static inline float attn_largest(panel_vec v)
+/* The largest of each of PANEL_LANES rows of lanes. */
+static inline panel_vec attn_largest(const float *lanes)
 {
-    float lane[PANEL_LANES];
+    float turned[PANEL_LANES * PANEL_LANES];
 
-    panel_store(lane, v);
-    return vec_max(lane, PANEL_LANES);
+    for (int i = 0; i < PANEL_LANES; i += PANEL_TURN)
+        for (int j = 0; j < PANEL_LANES; j += PANEL_TURN)
+            panel_turn(lanes + i * PANEL_LANES + j, PANEL_LANES, turned + j * PANEL_LANES + i,
+                       PANEL_LANES);
+    panel_vec top = panel_load(turned);
+    for (int l = 1; l < PANEL_LANES; l++)
+        top = attn_larger(panel_load(turned + l * PANEL_LANES), top);
+    return top;
 }
 
 /* bf16 that stays a float; a NaN may become a number, which whoever adds up what was not rounded
@@ -254,10 +261,11 @@ static void load_bias(const softmax_args *p, int64_t head, int64_t q0, int64_t m
     vec_widen(t.store, (const char *)t.data + (size_t)at * mp_dtype_size(t.store), to, m + n - 1);
 }
 
-/* Scales, biases and masks the scores of a query, and gives the largest.  Scores that are scaled
- * alone stay as they are; bias and mask may be NULL.  n: a multiple of PANEL_LANES. */
-static inline float flash_scores(float *s, float scale, const float *bias, const float *mask,
-                                 int64_t n)
+/* Scales, biases and masks the scores of a query; the largest of them is one of the PANEL_LANES in
+ * lanes.  Scores that are scaled alone stay as they are; bias and mask may be NULL.  n: a multiple
+ * of PANEL_LANES. */
+static inline void flash_scores(float *s, float scale, const float *bias, const float *mask,
+                                int64_t n, float *lanes)
 {
     panel_vec top = panel_fill(-INFINITY);
 
@@ -271,7 +279,7 @@ static inline float flash_scores(float *s, float scale, const float *bias, const
             panel_store(s + j, v);
         top = attn_larger(v, top);
     }
-    return attn_largest(top);
+    panel_store(lanes, top);
 }
 
 /* exp(s * scale - base), rounded to the dtype in place or, if there are any, as pairs; adds what is
@@ -301,30 +309,47 @@ static void fill(float *x, int64_t from, int64_t to, float value)
         x[j] = value;
 }
 
-/* Online softmax of the row of query q0 + i, its n scores in s: they become weights relative to the
- * largest score so far; what was summed and multiplied before shrinks when that grows.  A row with
- * nothing to attend to stays zero; a NaN, which no maximum shows, goes on through the sum. */
-static void flash_row(const softmax_args *p, const flash_state *f, int64_t i, const float *bias,
-                      float *s, panel_half *pairs, int64_t n)
+/* The i-th query sees keys [begin, end) of the block, maybe none: what it does not see becomes
+ * -infinity when scaled. */
+static void flash_hide(const softmax_args *p, const flash_state *f, int64_t i, float *s, int64_t n)
 {
-    const float *mask = mp_given(p->o->mask) ? f->mask : NULL;
-    float *sum = f->sum + i * PANEL_LANES, *out = f->out + i * panel_n(p->d), scale = p->scale;
-    const float hidden = scale < 0.0f ? INFINITY : -INFINITY;
+    const float hidden = p->scale < 0.0f ? INFINITY : -INFINITY;
     const int64_t begin = keys_begin(p, f->q0 + i) - f->k0, end = keys_end(p, f->q0 + i) - f->k0;
 
     fill(s, 0, vec_min(begin, n), hidden);
     fill(s, end < 0 ? 0 : vec_min(end, n), panel_n(n), hidden);
-    const float seen = flash_scores(s, scale, bias, mask, panel_n(n));
-    const float top = seen > f->top[i] ? seen : f->top[i], base = top == -INFINITY ? 0.0f : top;
-    const float shrink = vec_exp(f->top[i] - base);
-    if (shrink != 1.0f) {
-        for (int l = 0; l < PANEL_LANES; l++)
-            sum[l] *= shrink;
-        for (int64_t j = 0; j < p->d; j++)
-            out[j] *= shrink;
+}
+
+/* Online softmax of `rows` queries from the i-th on, at most PANEL_LANES, their scores in s: they
+ * become weights relative to the largest score so far; what was summed and multiplied before
+ * shrinks when that grows.  A row with nothing to attend to stays zero; a NaN, which no maximum
+ * shows, goes on through the sum. */
+static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, int64_t rows,
+                       const float *bias, float *s, panel_half *pairs, int64_t n)
+{
+    const float *mask = mp_given(p->o->mask) ? f->mask : NULL;
+    const float scale = bias || mask ? 1.0f : p->scale; /* what is left to do */
+    float lanes[PANEL_LANES * PANEL_LANES] = {0}, base[PANEL_LANES], shrink[PANEL_LANES];
+
+    for (int64_t r = 0; r < rows; r++) {
+        flash_hide(p, f, i + r, s + r * ATTN_KV, n);
+        flash_scores(s + r * ATTN_KV, p->scale, bias ? bias - r : NULL, mask, panel_n(n),
+                     lanes + r * PANEL_LANES);
     }
-    flash_weights(p->q.dtype, s, pairs, bias || mask ? 1.0f : scale, base, panel_n(n), sum);
-    f->top[i] = top;
+    const panel_vec before = panel_load(f->top + i);
+    const panel_vec top = attn_larger(attn_largest(lanes), before);
+    panel_store(f->top + i, top);
+    panel_store(base, attn_larger(top, panel_fill(-FLT_MAX))); /* no infinity less another */
+    panel_store(shrink, attn_exp(before - panel_load(base)));
+    for (int64_t r = 0; r < rows; r++) {
+        float *sum = f->sum + (i + r) * PANEL_LANES, *out = f->out + (i + r) * panel_n(p->d);
+        for (int l = 0; l < PANEL_LANES; l++)
+            sum[l] *= shrink[r];
+        for (int64_t j = 0; j < p->d && shrink[r] != 1.0f; j++)
+            out[j] *= shrink[r];
+        flash_weights(p->q.dtype, s + r * ATTN_KV, pairs ? pairs + r * ATTN_KV : NULL, scale,
+                      base[r], panel_n(n), sum);
+    }
 }
 
 /* m queries from the i-th of the task on meet the block. */
@@ -341,9 +366,10 @@ static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i
         fill(f->bias, m + n - 1, m - 1 + panel_n(n), 0.0f);
     }
     panel_product(p->pairs, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, ATTN_KV);
-    for (int64_t r = 0; r < m; r++)
-        flash_row(p, f, i + r, mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL,
-                  f->s + r * ATTN_KV, p->pairs ? (panel_half *)(f->p + r * ATTN_KV / 2) : NULL, n);
+    for (int64_t r = 0; r < m; r += PANEL_LANES)
+        flash_rows(p, f, i + r, vec_min(PANEL_LANES, m - r),
+                   mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * ATTN_KV,
+                   p->pairs ? (panel_half *)f->p + r * ATTN_KV : NULL, n);
     for (int64_t j = 0; j < wide; j += PANEL_N) /* strips are as long as all keys of the block */
         panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? ATTN_KV / 2 : ATTN_KV,
                       f->v + j * keys, rows, PANEL_N, panel_k(p->pairs, n), true,
