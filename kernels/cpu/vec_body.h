@@ -84,14 +84,13 @@ static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n
     return i;
 }
 
-static inline __m512i bf16_bits(__m512i u)
+static inline __m512i bf16_bits(__m512 x)
 {
+    const __m512i u = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i r = _mm512_srli_epi32(
-        _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 nan = _mm512_cmpgt_epi32_mask(
-        _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32(0x7f800000));
-    return _mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0));
+    const __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+    return _mm512_mask_srli_epi32(_mm512_set1_epi32(0x7fc0), number, r, 16);
 }
 
 static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t n)
@@ -99,7 +98,7 @@ static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t 
     int64_t i = 0;
     for (; i + 16 <= n; i += 16)
         _mm256_storeu_si256((void *)(dst + i),
-                            _mm512_cvtepi32_epi16(bf16_bits(_mm512_loadu_si512(src + i))));
+                            _mm512_cvtepi32_epi16(bf16_bits(_mm512_loadu_ps(src + i))));
     return i;
 }
 
@@ -243,6 +242,36 @@ static inline void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *s
         mp_narrow(to, mode, src + done, (char *)dst + (size_t)done * mp_dtype_size(to), n - done);
 }
 
+static inline float vec_from_bits(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline uint32_t vec_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+/* when ? a : b without a branch, which would keep a loop from being vectorized. */
+static inline float vec_select(bool when, float a, float b)
+{
+    const uint32_t mask = -(uint32_t)when;
+
+    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
+}
+
+/* bf16 that stays a float. */
+static inline float vec_round_bf16(float x)
+{
+    const uint32_t u = vec_bits(x), r = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+
+    return vec_select(x == x, vec_from_bits(r), NAN);
+}
+
 /* To the dtype and back, in place: a rounding point inside a fused kernel. */
 static inline void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64_t n)
 {
@@ -250,6 +279,11 @@ static inline void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64
 
     if (to == MP_F32)
         return;
+    if (to == MP_BF16) {
+        for (int64_t i = 0; i < n; i++)
+            x[i] = vec_round_bf16(x[i]);
+        return;
+    }
     for (int64_t i = 0; i < n; i += VEC_CHUNK) {
         const int64_t m = n - i < VEC_CHUNK ? n - i : VEC_CHUNK;
         vec_narrow(to, mode, x + i, half, m);
@@ -283,28 +317,6 @@ static inline void vec_commit(mp_e4m3_overflow mode, mp_tensor y, int64_t at, co
 static inline int64_t vec_min(int64_t a, int64_t b)
 {
     return a < b ? a : b;
-}
-
-static inline float vec_from_bits(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-static inline uint32_t vec_bits(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-/* when ? a : b without a branch, which would keep a loop from being vectorized. */
-static inline float vec_select(bool when, float a, float b)
-{
-    const uint32_t mask = -(uint32_t)when;
-
-    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
 }
 
 /* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), and two
@@ -353,20 +365,18 @@ static inline __attribute__((always_inline)) float vec_sigmoid(float x)
     return 1.0f / (1.0f + vec_exp(-x));
 }
 
-/* Sums use 16 lanes and this tree on every instruction set, so that all give the same bits. */
-enum { VEC_LANES = 16 };
+/* Sums use 32 lanes and this tree on every instruction set, so that all give the same bits: as many
+ * vectors as hide how long one addition takes. */
+enum { VEC_LANES = 32 };
 
-static inline float vec_lane_sum(const float *lane)
+/* Adds the upper half to the lower until one is left. */
+static inline float vec_lane_sum(float *lane)
 {
-    float s[VEC_LANES / 2];
-
-    for (int l = 0; l < 8; l++)
-        s[l] = lane[l] + lane[l + 8];
-    for (int l = 0; l < 4; l++)
-        s[l] += s[l + 4];
-    s[0] += s[2];
-    s[1] += s[3];
-    return s[0] + s[1];
+#pragma GCC unroll 8
+    for (int half = VEC_LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    return lane[0];
 }
 
 static inline float vec_sum(const float *x, int64_t n)
