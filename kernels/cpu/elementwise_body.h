@@ -77,7 +77,7 @@ static inline void act_run(mp_act act, mp_dtype d, mp_e4m3_overflow mode, const 
         return;
     case MP_ACT_GELU:
         for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.70710678118654752f));
+            y[i] = x[i] * 0.5f * (1.0f + vec_erf(x[i] * 0.70710678118654752f));
         return;
     case MP_ACT_GELU_TANH:
         for (int64_t i = 0; i < n; i++) {

@@ -319,30 +319,47 @@ static inline int64_t vec_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), and two
- * factors of 2^(n/2), so that denormal results round once.  Within 2 ulp of the true value.  Always
- * inlined: a loop that calls it is not vectorised. */
-static inline __attribute__((always_inline)) float vec_exp(float x)
+/* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), which
+ * this gives, and 2^n.  Within 2 ulp of the true value.  These and what follows are always inlined:
+ * a loop that calls a function is not vectorised. */
+static inline __attribute__((always_inline)) float vec_exp_parts(float x, int32_t *n)
 {
     const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-
-    x = vec_select(x > 89.0f, 89.0f, x);
-    x = vec_select(x < -104.0f, -104.0f, x);
     const float shifted = x * 1.44269504088896341f + to_int;
-    const float n = shifted - to_int;
-    const int32_t k = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
-    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f; /* the first product is exact */
+    const float k = shifted - to_int;
+    const float r = (x - k * 0.693359375f) - k * -2.12194440e-4f; /* the first product is exact */
     float p = 1.9875691500e-4f;
+
+    *n = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const int32_t half = k >> 1;
+    return p * r * r + r + 1.0f;
+}
+
+/* Two factors of 2^(n/2), so that denormal results round once. */
+static inline __attribute__((always_inline)) float vec_exp(float x)
+{
+    int32_t n;
+
+    x = vec_select(x > 89.0f, 89.0f, x);
+    x = vec_select(x < -104.0f, -104.0f, x);
+    const float p = vec_exp_parts(x, &n);
+    const int32_t half = n >> 1;
     const float low = vec_from_bits((uint32_t)(half + 127) << 23);
-    const float high = vec_from_bits((uint32_t)(k - half + 127) << 23);
+    const float high = vec_from_bits((uint32_t)(n - half + 127) << 23);
     return p * low * high;
+}
+
+/* exp of |x| < 87, where neither factor nor result is denormal. */
+static inline __attribute__((always_inline)) float vec_exp_near(float x)
+{
+    int32_t n;
+    const float p = vec_exp_parts(x, &n);
+
+    return p * vec_from_bits((uint32_t)(n + 127) << 23);
 }
 
 /* tanh: Cephes' tanhf polynomial near 0, 1 - 2 / (exp(2|x|) + 1) elsewhere.  Within 2 ulp. */
@@ -356,8 +373,29 @@ static inline __attribute__((always_inline)) float vec_tanh(float x)
     p = p * z + 1.33314422036e-1f;
     p = p * z - 3.33332819422e-1f;
     const float near = p * z * x + x;
-    const float far = 1.0f - 2.0f / (vec_exp(2.0f * a) + 1.0f);
+    const float far = 1.0f - 2.0f / (vec_exp_near(vec_select(a > 40.0f, 80.0f, 2.0f * a)) + 1.0f);
     return vec_select(a < 0.625f, near, copysignf(far, x));
+}
+
+/* erf: x + x times a polynomial of x^2 near 0, 1 - exp of a polynomial elsewhere (N. Juffa's
+ * coefficients).  Within 2 ulp. */
+static inline __attribute__((always_inline)) float vec_erf(float x)
+{
+    const float z = x * x, size = fabsf(x), a = vec_select(size > 4.0f, 4.0f, size), s = a * a;
+    float p = -5.96761703e-4f;
+
+    p = p * z + 4.99119423e-3f;
+    p = p * z - 2.67681349e-2f;
+    p = p * z + 1.12819925e-1f;
+    p = p * z - 3.76125336e-1f;
+    p = p * z + 1.28379166e-1f;
+    float q = (-1.72853470e-5f * a + 3.83197126e-4f) * s + (-3.88396438e-3f * a + 2.42546219e-2f);
+    q = q * a - 1.06777877e-1f;
+    q = q * a - 6.34846687e-1f;
+    q = q * a - 1.28717512e-1f;
+    q = q * a - a;
+    const float far = 1.0f - vec_exp_near(q);
+    return vec_select(size > 0.927734375f, copysignf(far, x), p * x + x);
 }
 
 static inline __attribute__((always_inline)) float vec_sigmoid(float x)
