@@ -4,11 +4,13 @@
  * once each; few queries at a time meet them, so that their scores stay in the second cache.
  * Linear attention keeps one [d+1, d] state per head. */
 
-/* Keys of a block and queries that meet it at a time; queries of a task, fewer where there would be
- * less than so many tasks; queries and scores of an eager task. */
+/* Keys of a block and queries that meet it at a time; what lies between rows of scores that tiles
+ * write, whose lines would fall into few sets of the cache else; queries of a task, fewer where
+ * there would be less than so many tasks; queries and scores of an eager task. */
 enum {
     ATTN_KV = 512,
     ATTN_Q = 96,
+    ATTN_PAD = 16,
     ATTN_TASK_Q = 1024,
     ATTN_TASKS = 16,
     ATTN_EAGER_Q = 192,
@@ -154,8 +156,8 @@ typedef struct softmax_args {
     mp_ctx *c;
     const mp_attn_opts *o;
     mp_tensor q, k, v, y;
-    int64_t sq, sk, d, heads, kv_heads, block, blocks;
-    bool pairs;          /* panels of bf16 */
+    int64_t sq, sk, d, heads, kv_heads, block, blocks, ld; /* ld: of a block of scores */
+    bool pairs;                                            /* panels of bf16 */
     float scale, lowest; /* lowest: the dtype's most negative value, transformers' mask */
 } softmax_args;
 
@@ -233,8 +235,8 @@ static flash_state flash_place(const softmax_args *p, float *at)
     f.v = f.k + d * ATTN_KV;
     f.rows = f.v + wide * ATTN_KV;
     f.s = f.rows + PANEL_N * d;
-    f.p = f.s + ATTN_Q * ATTN_KV;
-    f.out = f.p + ATTN_Q * ATTN_KV / 2;
+    f.p = f.s + ATTN_Q * p->ld;
+    f.out = f.p + ATTN_Q * p->ld / 2;
     f.sum = f.out + p->block * wide;
     f.top = f.sum + p->block * PANEL_LANES;
     f.mask = f.top + p->block;
@@ -247,7 +249,7 @@ static size_t flash_floats(const softmax_args *p)
     const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
 
     return (size_t)((p->block + ATTN_KV + PANEL_N) * d + (p->block + ATTN_KV) * wide +
-                    ATTN_Q * ATTN_KV * 3 / 2 + p->block * (PANEL_LANES + 1) + ATTN_Q + 2 * ATTN_KV);
+                    ATTN_Q * p->ld * 3 / 2 + p->block * (PANEL_LANES + 1) + ATTN_Q + 2 * ATTN_KV);
 }
 
 /* What distances add to the scores of m queries from q0 on and n keys from k0 on: m + n - 1 values
@@ -332,8 +334,8 @@ static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, i
     float lanes[PANEL_LANES * PANEL_LANES] = {0}, base[PANEL_LANES], shrink[PANEL_LANES];
 
     for (int64_t r = 0; r < rows; r++) {
-        flash_hide(p, f, i + r, s + r * ATTN_KV, n);
-        flash_scores(s + r * ATTN_KV, p->scale, bias ? bias - r : NULL, mask, panel_n(n),
+        flash_hide(p, f, i + r, s + r * p->ld, n);
+        flash_scores(s + r * p->ld, p->scale, bias ? bias - r : NULL, mask, panel_n(n),
                      lanes + r * PANEL_LANES);
     }
     const panel_vec before = panel_load(f->top + i);
@@ -347,8 +349,8 @@ static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, i
             sum[l] *= shrink[r];
         for (int64_t j = 0; j < p->d && shrink[r] != 1.0f; j++)
             out[j] *= shrink[r];
-        flash_weights(p->q.dtype, s + r * ATTN_KV, pairs ? pairs + r * ATTN_KV : NULL, scale,
-                      base[r], panel_n(n), sum);
+        flash_weights(p->q.dtype, s + r * p->ld, pairs ? pairs + r * p->ld : NULL, scale, base[r],
+                      panel_n(n), sum);
     }
 }
 
@@ -365,13 +367,13 @@ static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i
         load_bias(p, f->head, first, m, f->k0, n, f->bias);
         fill(f->bias, m + n - 1, m - 1 + panel_n(n), 0.0f);
     }
-    panel_product(p->pairs, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, ATTN_KV);
+    panel_product(p->pairs, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, p->ld);
     for (int64_t r = 0; r < m; r += PANEL_LANES)
         flash_rows(p, f, i + r, vec_min(PANEL_LANES, m - r),
-                   mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * ATTN_KV,
-                   p->pairs ? (panel_half *)f->p + r * ATTN_KV : NULL, n);
+                   mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * p->ld,
+                   p->pairs ? (panel_half *)f->p + r * p->ld : NULL, n);
     for (int64_t j = 0; j < wide; j += PANEL_N) /* strips are as long as all keys of the block */
-        panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? ATTN_KV / 2 : ATTN_KV,
+        panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? p->ld / 2 : p->ld,
                       f->v + j * keys, rows, PANEL_N, panel_k(p->pairs, n), true,
                       f->out + i * wide + j, wide);
 }
@@ -553,6 +555,7 @@ static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
     p.d = q.dim[2] / p.heads;
     p.pairs = PANEL_PAIRS && !eager && q.dtype == MP_BF16 && panel_is_bf16(q.store) &&
               panel_is_bf16(k.store) && panel_is_bf16(v.store);
+    p.ld = ATTN_KV + (p.pairs ? ATTN_PAD : 0);
     p.lowest = -(float)mp_dtype_max(q.dtype);
     p.block = eager ? eager_block(&p) : flash_block(&p, q.dim[0]);
     p.blocks = (p.sq + p.block - 1) / p.block;
