@@ -84,13 +84,14 @@ static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n
     return i;
 }
 
-static inline __m512i bf16_bits(__m512 x)
+static inline __m512i bf16_bits(__m512i u)
 {
-    const __m512i u = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i r = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const __mmask16 number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
-    return _mm512_mask_srli_epi32(_mm512_set1_epi32(0x7fc0), number, r, 16);
+    const __m512i r = _mm512_srli_epi32(
+        _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __mmask16 nan = _mm512_cmpgt_epi32_mask(
+        _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32(0x7f800000));
+    return _mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0));
 }
 
 static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t n)
@@ -98,7 +99,7 @@ static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t 
     int64_t i = 0;
     for (; i + 16 <= n; i += 16)
         _mm256_storeu_si256((void *)(dst + i),
-                            _mm512_cvtepi32_epi16(bf16_bits(_mm512_loadu_ps(src + i))));
+                            _mm512_cvtepi32_epi16(bf16_bits(_mm512_loadu_si512(src + i))));
     return i;
 }
 
