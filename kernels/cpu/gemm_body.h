@@ -388,15 +388,76 @@ typedef struct gemv_args {
     int64_t rows, n, k;
 } gemv_args;
 
-static inline void gemv_lanes(const float *w, const float *x, int64_t n, float *lane)
+/* A register's worth of the VEC_LANES sums that vec_lane_sum adds up. */
+#if defined(__AVX512F__)
+enum { GEMV_WIDTH = 16 };
+#elif defined(__AVX2__)
+enum { GEMV_WIDTH = 8 };
+#else
+enum { GEMV_WIDTH = 4 };
+#endif
+enum { GEMV_PARTS = VEC_LANES / GEMV_WIDTH };
+typedef float gemv_vec __attribute__((vector_size(GEMV_WIDTH * sizeof(float)), aligned(4)));
+
+typedef union gemv_lanes {
+    gemv_vec part[GEMV_PARTS];
+    float at[VEC_LANES];
+} gemv_lanes;
+
+/* n weights meet `rows` rows of x, k values apart; rows is a constant, so that the sums stay in
+ * registers. */
+static inline __attribute__((always_inline)) void gemv_add(int rows, const float *w, const float *x,
+                                                           int64_t k, int64_t n, gemv_lanes *lane)
 {
+    gemv_lanes sum[GEMV_ROWS];
     int64_t j = 0;
 
+    for (int r = 0; r < rows; r++)
+        sum[r] = lane[r];
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        for (int l = 0; l < VEC_LANES; l++)
-            lane[l] += w[j + l] * x[j + l];
+#pragma GCC unroll 4
+        for (int i = 0; i < GEMV_PARTS; i++) {
+            const gemv_vec v = *(const gemv_vec *)(w + j + i * GEMV_WIDTH);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+                sum[r].part[i] += v * *(const gemv_vec *)(x + r * k + j + i * GEMV_WIDTH);
+        }
+    for (int r = 0; r < rows; r++)
+        lane[r] = sum[r];
     for (int l = 0; j < n; j++, l++)
-        lane[l] += w[j] * x[j];
+        for (int r = 0; r < rows; r++)
+            lane[r].at[l] += w[j] * x[r * k + j];
+}
+
+static void gemv_chunk(const gemv_args *p, const float *w, int64_t k0, int64_t n, gemv_lanes *lane)
+{
+    const float *x = p->x + k0;
+
+    switch (p->rows) {
+    case 1:
+        gemv_add(1, w, x, p->k, n, lane);
+        break;
+    case 2:
+        gemv_add(2, w, x, p->k, n, lane);
+        break;
+    case 3:
+        gemv_add(3, w, x, p->k, n, lane);
+        break;
+    default:
+        gemv_add(GEMV_ROWS, w, x, p->k, n, lane);
+    }
+}
+
+/* Asks for the weights that lie a little further on: between reading and multiplying, the CPU's own
+ * prefetching falls behind. */
+static void gemv_ahead(const gemv_args *p, int64_t at, int64_t n)
+{
+    enum { AHEAD = 4096, LINE = 64 };
+    const size_t size = mp_dtype_size(p->w.store);
+    const char *from = (const char *)p->w.data + (size_t)at * size + AHEAD;
+
+    for (size_t i = 0; i < (size_t)n * size; i += LINE)
+        __builtin_prefetch(from + i);
 }
 
 static void gemv_task(void *arg, int64_t task, int worker)
@@ -407,15 +468,15 @@ static void gemv_task(void *arg, int64_t task, int worker)
 
     (void)worker;
     for (int64_t o = task * GEMV_TASK; o < end; o++) {
-        float lane[GEMV_ROWS][VEC_LANES] = {{0}};
+        gemv_lanes lane[GEMV_ROWS] = {{{{0}}}};
         for (int64_t k0 = 0; k0 < p->k; k0 += VEC_CHUNK) {
             const int64_t n = vec_min(VEC_CHUNK, p->k - k0);
+            gemv_ahead(p, o * p->k + k0, n);
             const float *w = vec_read(p->w, o * p->k + k0, n, chunk);
-            for (int64_t r = 0; r < p->rows; r++)
-                gemv_lanes(w, p->x + r * p->k + k0, n, lane[r]);
+            gemv_chunk(p, w, k0, n, lane);
         }
         for (int64_t r = 0; r < p->rows; r++) {
-            float s = vec_lane_sum(lane[r]);
+            float s = vec_lane_sum(lane[r].at);
             if (mp_given(p->b))
                 s += *vec_read(p->b, o, 1, &bias);
             vec_narrow(p->y.store, p->c->e4m3, &s,
