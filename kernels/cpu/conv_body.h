@@ -76,16 +76,17 @@ static void patch_read(const void *source, bool pairs, int64_t group, int64_t ro
     }
 }
 
-/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in. */
+/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in; fails without memory. */
 static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
 {
     const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3];
     const mp_strided s = {3, {o, taps, ch}, {taps * ch, ch, 1}, {ch * taps, 1, taps}};
+    mp_tensor packed = w;
 
     if (taps == 1)
         return w;
-    mp_tensor packed = mp_new(c, w.store, 3, MP_DIMS(o, taps, ch));
-    if (!mp_failed(c))
+    packed.data = mp_scratch_shared(c, MP_SHARED_WEIGHTS, mp_nbytes(w));
+    if (packed.data)
         move(c, &s, packed.data, w.data, mp_dtype_size(w.store));
     return packed;
 }
@@ -233,7 +234,7 @@ static void picture_slab(conv_picture *m)
     const int64_t rows = m->rows + m->v->kh - 1;
 
     m->p.strips = m->rows * m->across;
-    gemm_share(m->p.c, rows * m->words * m->p.ld, rows, picture_pack_task, m);
+    gemm_share(m->p.c, rows * m->words * m->p.ld * GEMM_PACKED, rows, picture_pack_task, m);
     gemm_slab(&m->p);
 }
 
@@ -246,7 +247,7 @@ static void conv_whole(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor
     picture_cut(&m);
     const int64_t rows = m.rows, words = (rows + v->kh - 1) * m.words * m.p.ld;
     const int64_t room = PANEL_N * gemm_ld(panel_k(m.p.pairs, m.p.chunk_k));
-    m.p.slab = mp_scratch_shared(c, (size_t)words * sizeof(float));
+    m.p.slab = mp_scratch_shared(c, MP_SHARED_SLAB, (size_t)words * sizeof(float));
     if (!m.p.slab || !mp_scratch_reserve(c, (size_t)room * sizeof(float)))
         return;
     for (m.image = 0; m.image < v->x.dim[0]; m.image++)

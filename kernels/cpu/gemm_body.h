@@ -13,7 +13,9 @@ enum {
     GEMM_COLUMNS = 512,  /* columns of strips, at most */
     GEMM_TASKS = 16,     /* smaller tasks where there would be fewer */
     GEMM_SLAB = 1 << 20, /* words of a slab */
-    GEMM_ALONE = 1 << 16 /* below so many steps, waking another thread costs more than it saves */
+    GEMM_ALONE =
+        1 << 18,     /* below so many products, waking another thread costs more than it saves */
+    GEMM_PACKED = 32 /* products that packing a word is worth */
 };
 
 typedef struct gemm_args gemm_args;
@@ -242,9 +244,9 @@ static void gemm_cut(gemm_args *p)
     p->blocks_rows = gemm_tiles(p->left.rows, p->task_rows);
 }
 
-static void gemm_share(mp_ctx *c, int64_t steps, int64_t tasks, mp_task_fn *fn, void *arg)
+static void gemm_share(mp_ctx *c, int64_t products, int64_t tasks, mp_task_fn *fn, void *arg)
 {
-    if (steps > GEMM_ALONE)
+    if (products > GEMM_ALONE)
         mp_parallel(c, tasks, fn, arg);
     else
         for (int64_t i = 0; i < tasks; i++)
@@ -363,7 +365,7 @@ static void gemm(gemm_args p, gemm_operand x, gemm_operand w)
     const int64_t row_words = p.groups * m.words, fit = GEMM_SLAB / row_words;
     const int64_t slab =
         panel_up(gemm_even(m.right.rows, fit < GEMM_ROWS ? GEMM_ROWS : fit), PANEL_N);
-    q->slab = mp_scratch_shared(p.c, (size_t)(slab * row_words) * sizeof(float));
+    q->slab = mp_scratch_shared(p.c, MP_SHARED_SLAB, (size_t)(slab * row_words) * sizeof(float));
     if (!q->slab ||
         !mp_scratch_reserve(p.c, (size_t)(PANEL_N * gemm_ld(panel_k(p.pairs, q->chunk_k))) *
                                      sizeof(float)))
@@ -371,8 +373,8 @@ static void gemm(gemm_args p, gemm_operand x, gemm_operand w)
     for (; m.row < m.right.rows && !mp_failed(p.c); m.row = m.end) {
         m.end = vec_min(m.right.rows, m.row + slab);
         q->strips = gemm_tiles(m.end - m.row, PANEL_N);
-        gemm_share(p.c, q->strips * PANEL_N * row_words, p.groups * q->strips, matrix_pack_task,
-                   &m);
+        gemm_share(p.c, q->strips * PANEL_N * row_words * GEMM_PACKED, p.groups * q->strips,
+                   matrix_pack_task, &m);
         gemm_slab(q);
     }
 }

@@ -34,7 +34,7 @@ typedef struct worker {
 struct mp_threads {
     worker workers[MAX_THREADS];
     int count;
-    area shared; /* scratch */
+    area shared[MP_SHARED_COUNT];
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     _Atomic uint64_t round;
@@ -172,6 +172,12 @@ void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg)
     close_round(t);
 }
 
+static void release(area *a)
+{
+    if (a->at)
+        munmap(a->at, a->size);
+}
+
 static bool grow(area *a, size_t bytes)
 {
     const size_t size = (bytes + ((size_t)1 << 16) - 1) >> 16 << 16;
@@ -181,8 +187,7 @@ static bool grow(area *a, size_t bytes)
     void *grown = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (grown == MAP_FAILED)
         return false;
-    if (a->at)
-        munmap(a->at, a->size);
+    release(a);
     *a = (area){grown, size};
     return true;
 }
@@ -208,12 +213,12 @@ void *mp_scratch(mp_ctx *c, int index)
     return t->workers[index].scratch.at;
 }
 
-void *mp_scratch_shared(mp_ctx *c, size_t bytes)
+void *mp_scratch_shared(mp_ctx *c, mp_shared which, size_t bytes)
 {
     mp_threads *t = c->device;
 
-    if (grow(&t->shared, bytes))
-        return t->shared.at;
+    if (grow(&t->shared[which], bytes))
+        return t->shared[which].at;
     mp_fail(c, MP_ENOMEM, NULL, "no memory for %.1f MiB of scratch", (double)bytes / 1048576);
     return NULL;
 }
@@ -289,10 +294,9 @@ void mp_threads_stop(mp_threads *t)
     for (int i = 1; i < t->count; i++)
         pthread_join(t->workers[i].thread, NULL);
     for (int i = 0; i < t->count; i++)
-        if (t->workers[i].scratch.at)
-            munmap(t->workers[i].scratch.at, t->workers[i].scratch.size);
-    if (t->shared.at)
-        munmap(t->shared.at, t->shared.size);
+        release(&t->workers[i].scratch);
+    for (int i = 0; i < MP_SHARED_COUNT; i++)
+        release(&t->shared[i]);
     pthread_cond_destroy(&t->done);
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->lock);
