@@ -29,6 +29,9 @@ static int check_machine(mp_arena *a)
         return MP_EXIT_USAGE;
     }
     line("ok", "isa", mp_arena_printf(a, "%s%s", e.device.isa, e.isa ? " (MPBENCH_ISA)" : ""));
+    line("ok", "bits",
+         "the same for any number of threads; those of two instruction sets differ in the last "
+         "places,\nso output hashes and references hold for one of them, on one CPU and build");
     line("ok", "threads", mp_arena_printf(a, "%d", e.device.threads));
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
         for (int k = 0; k < e.count; k++)

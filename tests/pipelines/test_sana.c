@@ -621,36 +621,6 @@ static void test_sana__resizes_from_the_nearest_bin(void **state)
 
 /* ---- bits ------------------------------------------------------------------------------------ */
 
-static void run_with(cell *k, int threads, trace *t)
-{
-    mp_ctx *const c = mp_test_ctx(NULL, threads);
-
-    assert_ok(cell_run(k, c, t));
-    mp_device_close(c);
-}
-
-static void test_sana__gives_the_same_bits_with_any_number_of_threads(void **state)
-{
-    static const mp_dtype dtypes[] = {MP_F32, MP_BF16, MP_F16};
-    cell k;
-    trace one, many;
-    (void)state;
-
-    for (size_t i = 0; i < 3; i++) {
-        cell_init(&k, TINY);
-        cell_dtype(&k, dtypes[i]);
-        cell_tiles(&k, true);
-        cell_number(&k, "num_inference_steps", 3);
-        run_with(&k, 1, &one);
-        for (int threads = 1; threads <= 3; threads++) { /* 1: a repetition */
-            run_with(&k, threads, &many);
-            trace_same(&many, &one, "threads");
-            trace_free(&many);
-        }
-        trace_free(&one);
-    }
-}
-
 /* One open pipeline, generating twice: nothing of the first run is left in the second. */
 static void test_sana__gives_the_same_bits_when_it_generates_again(void **state)
 {
@@ -715,7 +685,6 @@ int main(void)
         cmocka_unit_test(test_sana__reads_a_sharded_transformer_as_one_file),
         cmocka_unit_test(test_sana__reads_the_variant_that_is_asked_for),
         cmocka_unit_test(test_sana__resizes_from_the_nearest_bin),
-        cmocka_unit_test(test_sana__gives_the_same_bits_with_any_number_of_threads),
         cmocka_unit_test(test_sana__gives_the_same_bits_when_it_generates_again),
         cmocka_unit_test(test_sana__moves_the_noise_by_ulps),
     };
