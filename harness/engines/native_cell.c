@@ -29,7 +29,8 @@ typedef struct engine {
     bool broken;                        /* a non-finite output was seen */
     bool found;                         /* the observer has its first non-finite value */
     double began;                       /* of the stage */
-    double paused, total, total_paused; /* time spent recording, not generating */
+    double paused, total, total_paused; /* time spent recording or loading, not generating */
+    double loading;                     /* since the last sample of "load" */
     mp_error err;
 } engine;
 
@@ -120,12 +121,29 @@ static void stage_begin(void *user, const char *stage)
     e->began = now();
 }
 
+/* A generation loads before several of its stages: one sample says how long in all, the first one
+ * with the opening.  It is no part of the generation's time, as in a library that loads first. */
+static void add_loading(engine *e, double seconds)
+{
+    e->loading += seconds;
+    e->total_paused += seconds;
+}
+
+static void send_loading(engine *e)
+{
+    if (e->loading > 0 && !e->found)
+        send_stage(e, "load", e->loading);
+    e->loading = 0;
+}
+
 static void stage_end(void *user, const char *stage)
 {
     engine *e = user;
     const double end = now();
 
-    if (!e->found)
+    if (!strcmp(stage, "load"))
+        add_loading(e, end - e->began);
+    else if (!e->found)
         send_stage(e, stage, end - e->began - e->paused);
     send_actions(e, stage);
     e->total_paused += now() - end;
@@ -301,6 +319,7 @@ static void generate(engine *e, const mp_sink *sink)
     e->total_paused = 0;
     e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
     e->total = now() - start - e->total_paused;
+    send_loading(e);
     send_actions(e, e->progress->stage); /* of a stage that has failed and was not ended */
     if (!e->err.code)
         send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
@@ -310,9 +329,8 @@ static void generate(engine *e, const mp_sink *sink)
 
 static void send_weights(engine *e)
 {
-    mp_weights_stats w = {0};
+    const mp_weights_stats w = mp_pipeline_weights(e->job->pipeline, e->pipeline);
 
-    e->job->pipeline->weights(e->pipeline, &w);
     send_event(e, json_pack("{ss sI sI}", "event", "weights", "mapped", (json_int_t)w.mapped,
                             "converted", (json_int_t)w.converted));
 }
@@ -321,8 +339,11 @@ static void run_pipeline(engine *e, const mp_sink *sink)
 {
     const mp_job *j = e->job;
 
-    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err))
+    e->repeat = -j->warmup;
+    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err)) {
+        send_loading(e);
         return;
+    }
     send_weights(e);
     e->capture = true;
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {

@@ -235,7 +235,7 @@ void mp_autoencoder_kl_close(mp_autoencoder_kl *m)
     mp_free(m);
 }
 
-const mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m)
+mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m)
 {
     return m->weights;
 }

@@ -31,9 +31,10 @@ static void init(cell *k, const char *pipeline, const char *checkpoint)
     cell_number(k, "max_sequence_length", 20);
     cell_number(k, "seed", 7);
     cell_tiles(k, true);
+    k->request.offload = true; /* a repeat makes its weights anew */
 }
 
-/* Opens once and generates `times` times. */
+/* Opens once, with weights that leave memory after their stage, and generates `times` times. */
 static void run(const cell *k, const char *isa, int threads, int times, trace out[])
 {
     const mp_pipeline_def *const p = k->pipeline;
@@ -94,6 +95,45 @@ static void test_determinism__sana_has_the_same_bits_with_any_number_of_threads(
     check_all(&k);
 }
 
+/* Weights that stay, and weights that leave after their stage and are made anew. */
+static void test_determinism__offload_changes_no_bit_and_keeps_nothing(void **state)
+{
+    const mp_pipeline_def *const p = mp_pipeline_find("sd3");
+    mp_error err = {0};
+    void *pipeline = NULL;
+    trace stay, left[2];
+    cell k;
+    (void)state;
+
+    init(&k, "sd3", TINY_SD3);
+    k.request.tiling = (mp_tiling){0};
+    cell_dtype(&k, MP_BF16);
+    k.request.offload = false;
+    run(&k, NULL, 1, 1, &stay);
+    k.request.offload = true;
+    run(&k, NULL, 1, 2, left);
+    for (int i = 0; i < 2; i++) {
+        trace_same(&left[i], &stay, "offload");
+        /* All is converted here, before the stage that uses it. */
+        assert_string_equal(left[i].stages, "+load -load +text_encode -text_encode +load -load "
+                                            "+denoise -denoise +load -load +decode -decode");
+        trace_free(&left[i]);
+    }
+    trace_free(&stay);
+
+    mp_ctx *const c = mp_test_ctx(NULL, 1);
+    p->open(c, &k.request, NULL, &pipeline, &err);
+    p->generate(c, pipeline, NULL, &err);
+    assert_ok(&err);
+    for (int i = 0; p->components[i]; i++) {
+        const mp_weights *const w = p->weights(pipeline, i);
+        assert_true(mp_weights_need_load(w));
+        assert_int_equal(mp_weights_resident(w), 0);
+    }
+    p->close(pipeline);
+    mp_device_close(c);
+}
+
 static void test_determinism__sd3_has_the_same_bits_with_any_number_of_threads(void **state)
 {
     cell k;
@@ -107,6 +147,7 @@ static void test_determinism__sd3_has_the_same_bits_with_any_number_of_threads(v
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_determinism__offload_changes_no_bit_and_keeps_nothing),
         cmocka_unit_test(test_determinism__sana_has_the_same_bits_with_any_number_of_threads),
         cmocka_unit_test(test_determinism__sd3_has_the_same_bits_with_any_number_of_threads),
     };
