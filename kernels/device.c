@@ -70,6 +70,11 @@ void mp_device_describe(const mp_ctx *c, mp_device_info *out)
     out->threads = c->device ? mp_threads_count(c->device) : 0;
 }
 
+size_t mp_device_scratch(const mp_ctx *c)
+{
+    return c->device ? mp_threads_scratch(c->device) : 0;
+}
+
 mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err)
 {
     const mp_backend *backend;

@@ -34,6 +34,8 @@ typedef struct mp_device_info {
     size_t memory; /* bytes of RAM */
 } mp_device_info;
 void mp_device_describe(const mp_ctx *c, mp_device_info *out);
+/* Bytes that the threads hold as scratch: it grows with the largest op and stays. */
+size_t mp_device_scratch(const mp_ctx *c);
 /* The same without a context (no threads are started). */
 mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err);
 

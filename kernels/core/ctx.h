@@ -99,6 +99,15 @@ typedef struct mp_pool_stats {
 mp_pool_stats mp_pool_get(const mp_ctx *c);
 void mp_pool_reset_peak(mp_ctx *c); /* peak = live: the start of a stage */
 
+/* Whether each new block remembers the module that asks for it; false: no memory for that. */
+bool mp_account(mp_ctx *c, bool on);
+typedef struct mp_share {
+    const char *module; /* the context's; "": outside of all modules, or not accounted */
+    size_t bytes;
+} mp_share;
+/* What was in use when the pool was last at its peak, by module, the largest first; how many. */
+int mp_peak_shares(const mp_ctx *c, mp_share *out, int room);
+
 /* --- observers ----------------------------------------------------------------------------- */
 
 typedef struct mp_op_event {

@@ -23,6 +23,7 @@ static const size_t alignment = 64;
 typedef struct block {
     size_t offset, size;
     uint64_t serial; /* 0: free */
+    uint32_t owner;
 } block;
 
 struct mp_pool {
@@ -30,6 +31,8 @@ struct mp_pool {
     size_t range, committed; /* [0, committed) is readable and writable */
     block *blocks;           /* by offset; they cover [0, end) without holes */
     size_t count, capacity;
+    mp_pool_block *at_peak; /* of the same capacity */
+    size_t peak_count;
     size_t end;
     uint64_t next_serial;
     uint64_t fail_at;
@@ -71,6 +74,7 @@ void mp_pool_free(mp_pool *p)
     ASAN_UNPOISON_MEMORY_REGION(p->base, p->committed);
     munmap(p->base, p->range);
     mp_free(p->blocks);
+    mp_free(p->at_peak);
     mp_free(p);
 }
 
@@ -80,10 +84,14 @@ static bool reserve_entries(mp_pool *p)
     if (p->count + 2 <= p->capacity)
         return true;
     const size_t capacity = p->capacity ? 2 * p->capacity : 64;
-    block *grown = mp_realloc(p->blocks, capacity, sizeof *grown);
-    if (!grown)
+    block *blocks = mp_realloc(p->blocks, capacity, sizeof *blocks);
+    if (!blocks)
         return false;
-    p->blocks = grown;
+    p->blocks = blocks;
+    mp_pool_block *at_peak = mp_realloc(p->at_peak, capacity, sizeof *at_peak);
+    if (!at_peak)
+        return false;
+    p->at_peak = at_peak;
     p->capacity = capacity;
     return true;
 }
@@ -129,20 +137,29 @@ static bool place(mp_pool *p, size_t at, size_t size)
     if (at == p->count) {
         if (!commit(p, p->end + size))
             return false;
-        insert(p, at, (block){p->end, size, 0});
+        insert(p, at, (block){p->end, size, 0, 0});
         p->end += size;
         return true;
     }
     block *b = &p->blocks[at];
     if (b->size > size) {
-        const block rest = {b->offset + size, b->size - size, 0};
+        const block rest = {b->offset + size, b->size - size, 0, 0};
         b->size = size;
         insert(p, at + 1, rest);
     }
     return true;
 }
 
-void *mp_pool_alloc(mp_pool *p, size_t bytes)
+static void note_peak(mp_pool *p)
+{
+    p->stats.peak = p->stats.live;
+    p->peak_count = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->blocks[i].serial)
+            p->at_peak[p->peak_count++] = (mp_pool_block){p->blocks[i].size, p->blocks[i].owner};
+}
+
+void *mp_pool_alloc(mp_pool *p, size_t bytes, uint32_t owner)
 {
     const size_t size = round_up(bytes ? bytes : 1, alignment);
 
@@ -159,9 +176,10 @@ void *mp_pool_alloc(mp_pool *p, size_t bytes)
     if (!place(p, at, size))
         return NULL;
     p->blocks[at].serial = p->next_serial++;
+    p->blocks[at].owner = owner;
     p->stats.live += size;
     if (p->stats.live > p->stats.peak)
-        p->stats.peak = p->stats.live;
+        note_peak(p);
     ASAN_UNPOISON_MEMORY_REGION(p->base + p->blocks[at].offset, bytes);
     return p->base + p->blocks[at].offset;
 }
@@ -239,7 +257,17 @@ mp_pool_stats mp_pool_stats_of(const mp_pool *p)
 
 void mp_pool_restart_peak(mp_pool *p)
 {
-    p->stats.peak = p->stats.live;
+    note_peak(p);
+}
+
+size_t mp_pool_peak_blocks(const mp_pool *p)
+{
+    return p->peak_count;
+}
+
+mp_pool_block mp_pool_peak_block(const mp_pool *p, size_t i)
+{
+    return p->at_peak[i];
 }
 
 void mp_pool_fail_at(mp_pool *p, uint64_t n)

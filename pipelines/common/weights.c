@@ -563,6 +563,12 @@ static mp_code reserve_own(mp_weights *w, mp_error *err)
     return MP_OK;
 }
 
+static void forget_files(mp_weights *w)
+{
+    for (int64_t i = 0; i < w->files.count; i++)
+        mp_safetensors_forget(w->files.file[i]);
+}
+
 bool mp_weights_need_load(const mp_weights *w)
 {
     return w->own && !w->loaded;
@@ -582,14 +588,14 @@ mp_code mp_weights_load(mp_weights *w, mp_error *err)
             memcpy(p->bound.data, p->source.data, mp_nbytes(p->source));
     }
     mprotect(w->own, w->own_size, PROT_READ);
+    forget_files(w); /* also the pages that two parameters share */
     w->loaded = true;
     return MP_OK;
 }
 
 void mp_weights_unload(mp_weights *w)
 {
-    for (int64_t i = 0; i < w->files.count; i++)
-        mp_safetensors_forget(w->files.file[i]);
+    forget_files(w);
     if (!w->own)
         return;
     mprotect(w->own, w->own_size, PROT_NONE);

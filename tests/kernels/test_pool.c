@@ -255,6 +255,86 @@ static void test_dtype__widens_exactly_where_every_value_survives(void **state)
         }
 }
 
+/* Blocks of two modules and of none; the peak is the moment before the largest is dropped. */
+static void test_pool__tells_whose_blocks_made_the_peak(void **state)
+{
+    mp_share shares[4];
+    (void)state;
+    mp_ctx *c = context(0);
+
+    floats(c, 16); /* of before: nobody's */
+    assert_true(mp_account(c, true));
+    mp_push(c, "decoder");
+    floats(c, 32);
+    mp_push(c, "conv_in");
+    const mp_mark mark = mp_open(c);
+    floats(c, 1024);
+    floats(c, 64);
+    mp_drop(c, mark);
+    mp_pop(c);
+    floats(c, 48);
+    mp_pop(c);
+    assert_int_equal(mp_peak_shares(c, shares, 4), 3);
+    assert_string_equal(shares[0].module, "decoder.conv_in");
+    assert_int_equal(shares[0].bytes, (1024 + 64) * sizeof(float));
+    assert_string_equal(shares[1].module, "decoder");
+    assert_int_equal(shares[1].bytes, 32 * sizeof(float));
+    assert_string_equal(shares[2].module, "");
+    assert_int_equal(shares[2].bytes, 16 * sizeof(float));
+    assert_int_equal(mp_peak_shares(c, shares, 1), 1);
+
+    mp_pool_reset_peak(c); /* what is in use now */
+    assert_int_equal(mp_peak_shares(c, shares, 4), 2);
+    assert_string_equal(shares[0].module, "decoder");
+    assert_int_equal(shares[0].bytes, (32 + 48) * sizeof(float));
+    mp_account(c, false);
+    floats(c, 1024);
+    assert_int_equal(mp_peak_shares(c, shares, 4), 2);
+    assert_string_equal(shares[0].module, "");
+    mp_ctx_free(c);
+}
+
+static void test_pool__accounts_for_many_modules(void **state)
+{
+    enum { MODULES = 1000 };
+    static mp_share shares[MODULES + 1];
+    (void)state;
+    mp_ctx *c = context(0);
+
+    assert_true(mp_account(c, true));
+    for (int times = 0; times < 2; times++)
+        for (int i = 0; i < MODULES; i++) {
+            mp_push(c, "transformer_blocks.%d", i);
+            floats(c, 16);
+            mp_pop(c);
+        }
+    assert_int_equal(mp_peak_shares(c, shares, MODULES + 1), MODULES);
+    for (int i = 0; i < MODULES; i++)
+        assert_int_equal(shares[i].bytes, 2 * 16 * sizeof(float));
+    mp_ctx_free(c);
+}
+
+/* Without memory for the names, blocks are nobody's and nothing fails. */
+static void test_pool__accounting_needs_no_memory(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 6; n++) {
+        mp_share share = {"", 0};
+        mp_ctx *c = context(0);
+        floats(c, 16);
+        mp_memory_fail_at(n);
+        const bool on = mp_account(c, true);
+        mp_push(c, "decoder");
+        floats(c, 16);
+        mp_memory_fail_at(0);
+        assert_false(mp_failed(c));
+        assert_int_equal(on, n > 1);
+        if (on && mp_peak_shares(c, &share, 1))
+            assert_true(share.bytes == (n < 5 ? 32 : 16) * sizeof(float));
+        mp_ctx_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +351,9 @@ int main(void)
         cmocka_unit_test(test_memory__the_nth_request_can_be_told_to_fail),
         cmocka_unit_test(test_dtype__names_of_every_kind_parse),
         cmocka_unit_test(test_dtype__widens_exactly_where_every_value_survives),
+        cmocka_unit_test(test_pool__tells_whose_blocks_made_the_peak),
+        cmocka_unit_test(test_pool__accounts_for_many_modules),
+        cmocka_unit_test(test_pool__accounting_needs_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
