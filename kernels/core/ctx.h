@@ -87,7 +87,8 @@ mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x);
 /* The same for up to eight tensors. */
 void mp_keep_all(mp_ctx *c, mp_mark mark, int n, const mp_tensor *xs);
 void mp_drop(mp_ctx *c, mp_mark mark);
-/* Gives unused pages back to the system: between tiles, and when a stage is over. */
+/* Gives all unused pages back to the system, when a stage is over.  Without it, those that go
+ * beyond the peak go back, but for a sixteenth of it. */
 void mp_trim(mp_ctx *c);
 
 typedef struct mp_pool_stats {
