@@ -22,6 +22,9 @@ typedef struct mp_device_options {
 } mp_device_options;
 
 mp_code mp_device_open(const mp_device_options *options, mp_ctx **out, mp_error *err);
+/* Ends the threads that libraries start when the program does, before they compete with its own:
+ * for the beginning of main. */
+void mp_device_quiet(void);
 void mp_device_close(mp_ctx *c); /* joins the threads, unmaps the pool; NULL is fine */
 
 typedef struct mp_device_info {
