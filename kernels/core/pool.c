@@ -111,8 +111,7 @@ static bool commit(mp_pool *p, size_t end)
         target = p->range;
     if (mprotect(p->base + p->committed, target - p->committed, PROT_READ | PROT_WRITE))
         return false;
-    /* What goes back and comes again comes faster in large pages; a small pool would grow by them.
-     */
+    /* Pages come back faster by large ones, of which a small pool would waste parts. */
     if (p->committed >= commit_step)
         madvise(p->base + p->committed, target - p->committed, MADV_HUGEPAGE);
     ASAN_POISON_MEMORY_REGION(p->base + p->committed, target - p->committed);
