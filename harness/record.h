@@ -28,6 +28,13 @@ typedef struct mp_stage_memory {
     int64_t activations; /* most bytes in use at once, over the repeats */
 } mp_stage_memory;
 
+/* A part of the memory in a stage; the most over the repeats. */
+typedef struct mp_bytes {
+    const char *of;             /* "scratch": a name of the table in record.c */
+    const char *stage, *module; /* module "": of the whole */
+    int64_t bytes;
+} mp_bytes;
+
 typedef struct mp_record {
     mp_arena *arena;
     mp_sample_row *samples;
@@ -38,6 +45,8 @@ typedef struct mp_record {
     int action_count, action_room;
     mp_stage_memory stages[8];
     int stage_count;
+    mp_bytes *bytes;
+    int bytes_count, bytes_room;
     mp_text warnings;
     bool more_warnings; /* than are kept */
     int64_t weights_mapped, weights_converted;
