@@ -313,6 +313,8 @@ size_t mp_threads_scratch(const mp_threads *t)
     size_t bytes = 0;
 
     for (int i = 0; i < t->count; i++)
-        bytes += t->workers[i].scratch_size;
+        bytes += t->workers[i].scratch.size;
+    for (int i = 0; i < MP_SHARED_COUNT; i++)
+        bytes += t->shared[i].size;
     return bytes;
 }
