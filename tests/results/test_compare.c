@@ -1071,6 +1071,7 @@ int main(void)
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
         WITH_STORE(test_compare__looks_at_one_metric_alone),
         WITH_STORE(test_compare__sums_up_by_metric),
+        WITH_STORE(test_compare__marks_pairs_of_different_instruction_sets),
         WITH_STORE(test_compare__escapes_hostile_text),
         WITH_STORE(test_compare__takes_twenty_thousand_cells),
         WITH_STORE(test_select__leaves_twenty_thousand_cells_alone),
