@@ -96,5 +96,6 @@ mp_weights_options mp_request_weights(const mp_request *r, const char *component
         .override_count = r->precision.override_count,
         .round_trip_fp32 = r->precision.load_to,
         .no_values = r->rehearse,
+        .survey = r->survey,
     };
 }

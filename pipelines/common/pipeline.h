@@ -81,6 +81,8 @@ typedef struct mp_request {
     /* On the device "meta": weights get no values, and no tensor that the sink gets means anything.
      */
     bool rehearse;
+    /* Opening then needs configs, tokenizers and scheduler alone; not for generate.  NULL: none. */
+    const mp_weights_survey *survey;
 } mp_request;
 
 /* By Diffusers' name; asserted to exist. */

@@ -29,6 +29,16 @@
 #include "kernels/core/tensor.h"
 
 typedef struct mp_weights mp_weights;
+struct mp_weights_options;
+
+/* Asks a model what it needs instead of giving it weights: no file is opened, and mp_weights_finish
+ * tells every parameter that was bound, in the order of the names.  `store` of p is the dtype in
+ * which a run of this precision keeps it, so a file in these dtypes is mapped and never converted;
+ * p has no data, and o and p live during the call only. */
+typedef struct mp_weights_survey {
+    void (*parameter)(void *user, const struct mp_weights_options *o, const mp_tensor *p);
+    void *user;
+} mp_weights_survey;
 
 typedef struct mp_weights_options {
     const char *component; /* prefix of every tensor's name: "transformer" */
@@ -50,6 +60,7 @@ typedef struct mp_weights_options {
     bool round_trip_fp32; /* load: to -- buffers too are cast, as .to(dtype) does */
     /* For the device "meta": converted parameters get their address space and no values. */
     bool no_values;
+    const mp_weights_survey *survey; /* NULL: none */
 } mp_weights_options;
 
 /* The options and what they point to must live until mp_weights_finish. */
