@@ -111,9 +111,10 @@ static void work_together(file *f, int threads)
         pthread_join(others[i], NULL);
 }
 
-/* The tasks of the parameters, whose data lie one after the other from `offset` on. */
-static void list_tasks(mp_arena *a, file *f, const char *component, const mp_tensor *params,
-                       int64_t n, uint64_t offset)
+/* The tasks of the parameters, whose data lie one after the other from `offset` on; where they
+ * end. */
+static uint64_t list_tasks(mp_arena *a, file *f, const char *component, const mp_tensor *params,
+                           int64_t n, uint64_t offset)
 {
     int64_t count = 0;
 
@@ -129,6 +130,7 @@ static void list_tasks(mp_arena *a, file *f, const char *component, const mp_ten
             offset += (uint64_t)left * mp_dtype_size(params[i].store);
         }
     }
+    return offset;
 }
 
 static mp_code file_failed(const file *f, int number, mp_error *err)
@@ -141,25 +143,45 @@ static mp_code file_failed(const file *f, int number, mp_error *err)
                             : "check that its folder exists and is writable");
 }
 
+/* What all files of a part share. */
+typedef struct writer {
+    mp_arena *arena;
+    const mp_synth_part *part;
+    const mp_synth_options *options;
+    const char *folder; /* of the checkpoint */
+    float *quantile;
+    int files;
+    json_t *map; /* parameter -> file */
+} writer;
+
+/* The whole file's room at once, where the file system can: it lies together, and a full disk is
+ * known before the work. */
+static bool reserve(file *f, uint64_t bytes)
+{
+    if (!fallocate(f->fd, 0, 0, (off_t)bytes) || errno == EOPNOTSUPP || errno == ENOSYS)
+        return true;
+    f->failed = errno;
+    return false;
+}
+
 /* params are sorted on the way. */
-static mp_code write_file(mp_arena *a, const char *path, const mp_synth_part *part,
-                          mp_tensor *params, int64_t n, const mp_synth_options *o,
-                          const float *quantile, mp_error *err)
+static mp_code write_file(const writer *w, const char *path, mp_tensor *params, int64_t n,
+                          mp_error *err)
 {
     static const char *const metadata[] = {"format", "pt", NULL};
-    file f = {.path = path, .quantile = quantile, .seed = o->seed};
+    file f = {.path = path, .quantile = w->quantile, .seed = w->options->seed};
     char *head;
     size_t size;
 
     if (mp_safetensors_head(path, params, n, metadata, &head, &size, err))
         return err->code;
-    list_tasks(a, &f, part->component, params, n, size);
+    const uint64_t end = list_tasks(w->arena, &f, w->part->component, params, n, size);
     f.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (f.fd < 0) {
         file_failed(&f, errno, err);
     } else {
-        if (write_at(&f, head, size, 0))
-            work_together(&f, o->threads);
+        if (reserve(&f, end) && write_at(&f, head, size, 0))
+            work_together(&f, w->options->threads);
         const int closed = close(f.fd) ? errno : 0;
         if (f.failed || closed || interrupted)
             file_failed(&f, f.failed ? f.failed : closed, err);
@@ -171,7 +193,7 @@ static mp_code write_file(mp_arena *a, const char *path, const mp_synth_part *pa
 /* ---- the files of a part ------------------------------------------------------------------------
  */
 
-/* Parameters first .. end of one file: as many as fit, at least one. */
+/* The end of the file whose first parameter is `first`: as many as fit, at least one. */
 static int64_t shard_end(const mp_synth_part *part, int64_t first, uint64_t limit)
 {
     uint64_t bytes = 0;
@@ -194,14 +216,38 @@ static int count_shards(const mp_synth_part *part, uint64_t limit)
     return n;
 }
 
-/* As save_pretrained writes it: which file has which parameter. */
-static mp_code write_index(mp_arena *a, const mp_synth_part *part, const char *folder, json_t *map,
-                           mp_error *err)
+/* As save_pretrained names it. */
+static const char *file_name(const writer *w, int number)
 {
-    const char *const path =
-        mp_arena_printf(a, "%s/%s/%s.safetensors.index.json", folder, part->component, part->stem);
+    if (w->files == 1)
+        return mp_arena_printf(w->arena, "%s.safetensors", w->part->stem);
+    return mp_arena_printf(w->arena, "%s-%05d-of-%05d.safetensors", w->part->stem, number,
+                           w->files);
+}
+
+static mp_code write_files(const writer *w, mp_error *err)
+{
+    const mp_synth_part *const part = w->part;
+    int number = 0;
+
+    for (int64_t first = 0, end; !err->code && first < part->count; first = end) {
+        const char *const name = file_name(w, ++number);
+        const char *const path =
+            mp_arena_printf(w->arena, "%s/%s/%s", w->folder, part->component, name);
+        end = shard_end(part, first, w->options->shard_bytes);
+        for (int64_t i = first; i < end; i++)
+            json_object_set_new(w->map, part->params[i].name, json_string(name));
+        write_file(w, path, part->params + first, end - first, err);
+    }
+    return err->code;
+}
+
+static mp_code write_index(const writer *w, mp_error *err)
+{
+    const char *const path = mp_arena_printf(w->arena, "%s/%s/%s.safetensors.index.json", w->folder,
+                                             w->part->component, w->part->stem);
     json_t *const index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size",
-                                    (json_int_t)part->bytes, "weight_map", map);
+                                    (json_int_t)w->part->bytes, "weight_map", w->map);
 
     if (!index)
         mp_error_set(err, MP_ENOMEM, "%s: no memory for it", path);
@@ -211,36 +257,21 @@ static mp_code write_index(mp_arena *a, const mp_synth_part *part, const char *f
     return err->code;
 }
 
-static mp_code write_shards(mp_arena *a, const mp_synth_part *part, const char *folder,
-                            const mp_synth_options *o, const float *quantile, int files,
-                            json_t *map, mp_error *err)
-{
-    int number = 0;
-
-    for (int64_t first = 0, end; first < part->count; first = end) {
-        end = shard_end(part, first, o->shard_bytes);
-        const char *const name = files == 1 ? mp_arena_printf(a, "%s.safetensors", part->stem)
-                                            : mp_arena_printf(a, "%s-%05d-of-%05d.safetensors",
-                                                              part->stem, ++number, files);
-        const char *const path = mp_arena_printf(a, "%s/%s/%s", folder, part->component, name);
-        for (int64_t i = first; i < end; i++)
-            json_object_set_new(map, part->params[i].name, json_string(name));
-        if (write_file(a, path, part, part->params + first, end - first, o, quantile, err))
-            break;
-    }
-    return err->code;
-}
-
 mp_code mp_synth_write(mp_arena *a, const mp_synth_part *part, const char *folder,
                        const mp_synth_options *o, int *files, mp_error *err)
 {
-    float *const quantile = mp_arena_alloc(a, MP_SYNTH_QUANTILES, sizeof *quantile);
-    json_t *const map = json_object();
+    const writer w = {.arena = a,
+                      .part = part,
+                      .options = o,
+                      .folder = folder,
+                      .quantile = mp_arena_alloc(a, MP_SYNTH_QUANTILES, sizeof(float)),
+                      .files = count_shards(part, o->shard_bytes),
+                      .map = json_object()};
 
-    *files = count_shards(part, o->shard_bytes);
-    mp_synth_quantiles(quantile);
-    if (!write_shards(a, part, folder, o, quantile, *files, map, err) && *files > 1)
-        write_index(a, part, folder, map, err);
-    json_decref(map);
+    mp_synth_quantiles(w.quantile);
+    if (!write_files(&w, err) && w.files > 1)
+        write_index(&w, err);
+    json_decref(w.map);
+    *files = w.files;
     return err->code;
 }
