@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/folders.h"
@@ -17,6 +18,11 @@ static bool is_variant(const mp_preset_file *f)
     return memchr(f->path, '-', top_length(f->path)) != NULL;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 const char *const *mp_preset_names(mp_arena *a)
 {
     const char **names;
@@ -30,6 +36,7 @@ const char *const *mp_preset_names(mp_arena *a)
         if (is_variant(f) && (!listed || strcmp(names[listed - 1], name)))
             names[listed++] = name;
     }
+    qsort(names, (size_t)listed, sizeof *names, compare_names);
     return names;
 }
 
