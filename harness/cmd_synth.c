@@ -29,8 +29,7 @@ typedef struct command {
     mp_synth_options options;
 } command;
 
-/* ---- arguments ----------------------------------------------------------------------------------
- */
+/* ---- arguments ---- */
 
 /* COMPONENT=DTYPE; which components there are is known after the survey. */
 static mp_code parse_storage(command *c, mp_error *err)
@@ -99,8 +98,7 @@ static mp_code check_storage(const command *c, const mp_synth_model *m, mp_error
     return err->code;
 }
 
-/* ---- the preset -------------------------------------------------------------------------------
- */
+/* ---- the preset ---- */
 
 static mp_code unknown_preset(mp_arena *a, const char *name, mp_error *err)
 {
@@ -145,8 +143,7 @@ static mp_code prepare(const command *c, const char *preset, const char *folder,
     return mp_copy_configs(c->arena, preset, folder, err);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static double now(void)
 {
@@ -225,8 +222,7 @@ static mp_code make(const command *c, mp_error *err)
     return err->code;
 }
 
-/* ---- the list -----------------------------------------------------------------------------------
- */
+/* ---- the list ---- */
 
 static const char *parts_of(mp_arena *a, const mp_synth_model *m)
 {

@@ -9,8 +9,7 @@
 
 enum { PER_BLOCK = 4 }; /* values of 16 bits in one of 64 */
 
-/* ---- the normal distribution ------------------------------------------------------------------
- */
+/* ---- the normal distribution ---- */
 
 /* Newton on the upper tail, each quantile from the one before: the tail is convex, so that the
  * steps approach from below.  A step of 1e-9 leaves an error of its square. */
@@ -31,8 +30,7 @@ void mp_synth_quantiles(float quantile[MP_SYNTH_QUANTILES])
     }
 }
 
-/* ---- scale ------------------------------------------------------------------------------------
- */
+/* ---- scale ---- */
 
 /* What a weight is multiplied with beyond 1 / sqrt(fan_in), which keeps the variance of its input.
  * First match wins.  Branches that end on a residual stream are damped, so that the stream of a
@@ -91,8 +89,7 @@ mp_synth_distribution mp_synth_distribution_of(const char *name, mp_tensor p)
     return (mp_synth_distribution){0, gain_of(name) / sqrt(fan_in)};
 }
 
-/* ---- values -----------------------------------------------------------------------------------
- */
+/* ---- values ---- */
 
 static uint64_t mix(uint64_t z)
 {

@@ -29,8 +29,7 @@ void mp_synth_interrupt(int signal)
     interrupted = signal;
 }
 
-/* ---- one file ----------------------------------------------------------------------------------
- */
+/* ---- one file ---- */
 
 /* A run of values of one parameter, and where in the file they lie. */
 typedef struct task {
@@ -190,8 +189,7 @@ static mp_code write_file(const writer *w, const char *path, mp_tensor *params, 
     return err->code;
 }
 
-/* ---- the files of a part ------------------------------------------------------------------------
- */
+/* ---- the files of a part ---- */
 
 /* The end of the file whose first parameter is `first`: as many as fit, at least one. */
 static int64_t shard_end(const mp_synth_part *part, int64_t first, uint64_t limit)

@@ -165,8 +165,7 @@ static void test_synth__its_precision_converts_nothing(void **state)
     cli_assert_query(c, "select value from metric where name = 'weights_converted_mib'", "0.0");
 }
 
-/* ---- what is refused ----------------------------------------------------------------------------
- */
+/* ---- what is refused ---- */
 
 /* Status and message, and that the folder `into` has only what it had. */
 static void refuse(cli *c, int status, const char *arguments, const char *what)
