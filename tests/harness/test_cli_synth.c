@@ -4,6 +4,7 @@
 #include "tests/harness/cli.h"
 
 #define SYNTH "\"$mpbench\" synth "
+#define TINY  "\"$fixtures\"/checkpoints/sana-tiny "
 
 /* The presets' sizes are those of the real models: 2.6 B of Gemma-2, Sana 1.6 B, DC-AE; CLIP-L and
  * -G, T5-XXL, Stable Diffusion 3.5 Medium's 2.24 B beside its 226 M positions, its autoencoder. */
@@ -59,8 +60,8 @@ static void test_synth__has_the_parameters_that_diffusers_writes(void **state)
         {"sd3-tiny", "transformer"},    {"sd3-tiny", "vae"}};
     cli *c = *state;
 
-    cli_run(c, SYNTH "\"$fixtures\"/checkpoints/sana-tiny sana-tiny && " SYNTH
-                     "\"$fixtures\"/checkpoints/sd3-tiny sd3-tiny --shard-size 50000");
+    cli_run(c, SYNTH TINY "sana-tiny && " SYNTH
+                          "\"$fixtures\"/checkpoints/sd3-tiny sd3-tiny --shard-size 50000");
     cli_assert_status(c, 0);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         char real[300], made[300];
@@ -123,9 +124,9 @@ static void test_synth__shards_change_no_value(void **state)
     mp_error err = {0};
     mp_tensor there = MP_NONE;
 
-    cli_run(c, SYNTH "\"$fixtures\"/checkpoints/sana-tiny a --dtype fp32 && " SYNTH
-                     "\"$fixtures\"/checkpoints/sana-tiny b --dtype fp32 --shard-size 100000 && "
-                     "grep -c total_size b/vae/diffusion_pytorch_model.safetensors.index.json");
+    cli_run(c,
+            SYNTH TINY "a --dtype fp32 && " SYNTH TINY "b --dtype fp32 --shard-size 100000 && "
+                       "grep -c total_size b/vae/diffusion_pytorch_model.safetensors.index.json");
     cli_assert_status(c, 0);
     snprintf(path, sizeof path, "%s/a/vae", c->folder);
     assert_int_equal(mp_weight_files_open(path, "diffusion_pytorch_model", NULL, &whole, &err),
@@ -216,14 +217,14 @@ static void test_synth__replaces_a_checkpoint_only_when_told(void **state)
 {
     cli *c = *state;
 
-    cli_run(c, SYNTH "sana-mid x --dtype bf16 && " SYNTH "sana-mid x --dtype bf16");
+    cli_run(c, SYNTH TINY "x && " SYNTH TINY "x");
     cli_assert_status(c, 2);
     cli_assert_has(c->err, "x: is there already; give --force to replace it");
-    cli_run(c, "mkdir y && echo mine > y/diary.txt && " SYNTH "sana-mid y --force");
+    cli_run(c, "mkdir y && echo mine > y/diary.txt && " SYNTH TINY "y --force");
     cli_assert_status(c, 2);
     cli_assert_has(c->err, "y: --force replaces a checkpoint alone, and this has no "
                            "model_index.json");
-    cli_run(c, "cat y/diary.txt && touch x/old && " SYNTH "sana-mid x/ --force --seed 3 && ls x");
+    cli_run(c, "cat y/diary.txt && touch x/old && " SYNTH TINY "x/ --force --seed 3 && ls x");
     cli_assert_status(c, 0);
     cli_assert_has(c->out, "mine\n");
     cli_assert_has(c->out,
