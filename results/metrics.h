@@ -4,7 +4,6 @@
 #ifndef MP_RESULTS_METRICS_H
 #define MP_RESULTS_METRICS_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "kernels/core/dtype.h"
@@ -49,7 +48,6 @@ typedef struct mp_sha256 {
     uint32_t h[8];
     uint64_t bytes;
     uint8_t block[64];
-    bool plain; /* without the CPU's own instructions for it; mp_sha256_init chooses */
 } mp_sha256;
 void mp_sha256_init(mp_sha256 *s);
 void mp_sha256_update(mp_sha256 *s, const void *data, size_t n);

@@ -3,10 +3,6 @@
 
 #include <string.h>
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -41,7 +37,7 @@ static void schedule(uint32_t W[64], const uint8_t *block)
 }
 
 /* Steps 2 to 4. */
-static void compress_plain(uint32_t H[8], const uint8_t *block)
+static void compress(uint32_t H[8], const uint8_t *block)
 {
     uint32_t W[64];
     schedule(W, block);
@@ -58,70 +54,12 @@ static void compress_plain(uint32_t H[8], const uint8_t *block)
     H[4] += e, H[5] += f, H[6] += g, H[7] += h;
 }
 
-#ifdef __x86_64__
-
-/* The same by the CPU's own instructions: a checkpoint of 9 GB takes seconds instead of a minute.
- * They hold the state as (a, b, e, f) and (c, d, g, h), the first name in the highest lane. */
-__attribute__((target("sha,sse4.1"))) static void compress_sha(uint32_t H[8], const uint8_t *block)
-{
-    const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    const __m128i cdab = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)H), 0xb1);
-    const __m128i efgh = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(H + 4)), 0x1b);
-    const __m128i abef_in = _mm_alignr_epi8(cdab, efgh, 8);
-    const __m128i cdgh_in = _mm_blend_epi16(efgh, cdab, 0xf0);
-    __m128i abef = abef_in, cdgh = cdgh_in, W[4]; /* the last 16 words of the schedule */
-
-#pragma GCC unroll 16
-    for (int t = 0; t < 16; t++) {
-        __m128i *const w = &W[t % 4]; /* words 4 t .. 4 t + 3 */
-        const __m128i last = W[(t + 3) % 4], before = W[(t + 2) % 4];
-        if (t < 4)
-            *w = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)block + t), big_endian);
-        else
-            *w = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(*w, W[(t + 1) % 4]),
-                                                    _mm_alignr_epi8(last, before, 4)),
-                                      last);
-        const __m128i sum = _mm_add_epi32(*w, _mm_loadu_si128((const __m128i *)K + t));
-        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
-        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0e));
-    }
-    const __m128i feba = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_in), 0x1b);
-    const __m128i dchg = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_in), 0xb1);
-    _mm_storeu_si128((__m128i *)H, _mm_blend_epi16(feba, dchg, 0xf0));
-    _mm_storeu_si128((__m128i *)(H + 4), _mm_alignr_epi8(dchg, feba, 8));
-}
-
-static bool has_instructions(void)
-{
-    return __builtin_cpu_supports("sha") && __builtin_cpu_supports("sse4.1");
-}
-
-#else
-
-static void compress_sha(uint32_t H[8], const uint8_t *block)
-{
-    compress_plain(H, block);
-}
-
-static bool has_instructions(void)
-{
-    return false;
-}
-
-#endif
-
-static void compress(mp_sha256 *s, const uint8_t *block)
-{
-    (s->plain ? compress_plain : compress_sha)(s->h, block);
-}
-
 void mp_sha256_init(mp_sha256 *s)
 {
     static const uint32_t H0[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     memset(s, 0, sizeof *s);
     memcpy(s->h, H0, sizeof H0);
-    s->plain = !has_instructions();
 }
 
 void mp_sha256_update(mp_sha256 *s, const void *data, size_t n)
@@ -137,10 +75,10 @@ void mp_sha256_update(mp_sha256 *s, const void *data, size_t n)
         p += take, n -= take;
         if (held + take < 64)
             return;
-        compress(s, s->block);
+        compress(s->h, s->block);
     }
     for (; n >= 64; p += 64, n -= 64)
-        compress(s, p);
+        compress(s->h, p);
     memcpy(s->block, p, n);
 }
 
