@@ -446,6 +446,19 @@ bool mp_weights_has(const mp_weights *w, const char *name)
     return !w->o.survey && find(w, name) != NULL;
 }
 
+/* In fp32 as asked for, a parameter gets the dtype that a run would convert it to. */
+static void tell_survey(mp_weights *w)
+{
+    sort_params(w); /* for find, by which storage looks for the weight beside a bias */
+    for (int64_t i = 0; i < w->param_count; i++) {
+        param *const p = &w->params[i];
+        choose_dtypes(w, p);
+        mp_tensor told = p->bound;
+        told.name = p->name;
+        w->o.survey->parameter(w->o.survey->user, &w->o, &told);
+    }
+}
+
 /* ---- finishing ---- */
 
 static bool is_ignored(const mp_weights *w, const char *name)
@@ -599,26 +612,14 @@ static mp_code convert_all(mp_weights *w, mp_error *err)
     return MP_OK;
 }
 
-/* In fp32 as asked for, a parameter gets the dtype that a run would convert it to. */
-static mp_code tell_survey(mp_weights *w)
-{
-    sort_params(w); /* for find, by which storage looks for the weight beside a bias */
-    for (int64_t i = 0; i < w->param_count; i++) {
-        param *const p = &w->params[i];
-        choose_dtypes(w, p);
-        mp_tensor told = p->bound;
-        told.name = p->name;
-        w->o.survey->parameter(w->o.survey->user, &w->o, &told);
-    }
-    return MP_OK;
-}
-
 mp_code mp_weights_finish(mp_weights *w, mp_error *err)
 {
     if (w->no_memory)
         return no_memory(w->dir, err);
-    if (w->o.survey)
-        return tell_survey(w);
+    if (w->o.survey) {
+        tell_survey(w);
+        return MP_OK;
+    }
 
     mp_code code = check_names(w, err);
     if (!code)

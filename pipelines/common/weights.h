@@ -41,9 +41,10 @@ typedef struct mp_weights_survey {
 } mp_weights_survey;
 
 typedef struct mp_weights_options {
-    const char *component; /* prefix of every tensor's name: "transformer" */
-    const char *stem;      /* "diffusion_pytorch_model" or "model" */
-    const char *variant;   /* "fp16", or NULL */
+    const char *component;           /* prefix of every tensor's name: "transformer" */
+    const char *stem;                /* "diffusion_pytorch_model" or "model" */
+    const char *variant;             /* "fp16", or NULL */
+    const mp_weights_survey *survey; /* NULL: none */
     mp_dtype dtype;
     mp_dtype storage; /* MP_DTYPE_COUNT: as dtype */
     mp_e4m3_overflow e4m3;
@@ -60,7 +61,6 @@ typedef struct mp_weights_options {
     bool round_trip_fp32; /* load: to -- buffers too are cast, as .to(dtype) does */
     /* For the device "meta": converted parameters get their address space and no values. */
     bool no_values;
-    const mp_weights_survey *survey; /* NULL: none */
 } mp_weights_options;
 
 /* The options and what they point to must live until mp_weights_finish. */
