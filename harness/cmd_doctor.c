@@ -75,22 +75,6 @@ static int check_database(void)
     return bad ? MP_EXIT_FAILED : MP_EXIT_OK;
 }
 
-/* A scenario that asks for nothing but the checkpoint. */
-static mp_code probe_scenario(mp_arena *a, const mp_pipeline_def *p, const char *path,
-                              mp_scenario *out, mp_error *err)
-{
-    const char *text = mp_arena_printf(a,
-                                       "name: doctor\npipeline: %s\ncheckpoint: placeholder\n"
-                                       "inputs: {prompt: a photo of a red fox}\n",
-                                       p->name);
-    mp_yaml *root;
-
-    if (!mp_yaml_parse(a, "doctor", text, strlen(text), &root, err))
-        mp_scenario_build(a, root, out, err);
-    out->request.checkpoint = path;
-    return err->code;
-}
-
 /* Opens everything, as a run would. */
 static mp_code open_checkpoint(mp_arena *a, const mp_pipeline_def *p, const char *path,
                                const char **size, mp_error *err)
@@ -101,7 +85,7 @@ static mp_code open_checkpoint(mp_arena *a, const mp_pipeline_def *p, const char
     mp_ctx *c = NULL;
     void *pipeline = NULL;
 
-    if (!probe_scenario(a, p, path, &s, err) && !p->check(&s.request, err) &&
+    if (!mp_scenario_probe(a, p, path, &s, err) && !p->check(&s.request, err) &&
         !mp_device_open(&o, &c, err) && !p->open(c, &s.request, &sink, &pipeline, err)) {
         const mp_weights_stats stats = mp_pipeline_weights(p, pipeline);
         *size = mp_arena_printf(a, "%s: %lld parameters, %.1f MiB", p->name,

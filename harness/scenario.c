@@ -376,6 +376,21 @@ mp_code mp_scenario_build(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp
     return check_expectations(a, out, err);
 }
 
+mp_code mp_scenario_probe(mp_arena *a, const mp_pipeline_def *p, const char *checkpoint,
+                          mp_scenario *out, mp_error *err)
+{
+    const char *text = mp_arena_printf(a,
+                                       "name: probe\npipeline: %s\ncheckpoint: placeholder\n"
+                                       "inputs: {prompt: a photo of a red fox}\n",
+                                       p->name);
+    mp_yaml *root;
+
+    if (!mp_yaml_parse(a, "probe", text, strlen(text), &root, err))
+        mp_scenario_build(a, root, out, err);
+    out->request.checkpoint = checkpoint;
+    return err->code;
+}
+
 /* The input that a dotted key means, under either of its names. */
 static const mp_input_field *input_of(const mp_yaml *root, const char *dotted)
 {

@@ -88,6 +88,7 @@ mp_weights_options mp_request_weights(const mp_request *r, const char *component
         .component = component,
         .stem = stem,
         .variant = component_variant(r, component),
+        .survey = r->survey,
         .dtype = mp_request_dtype(r, component),
         .storage =
             lookup(r->precision.storage, r->precision.storage_count, component, MP_DTYPE_COUNT),

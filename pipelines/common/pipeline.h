@@ -72,6 +72,8 @@ typedef struct mp_tiling {
 typedef struct mp_request {
     const char *checkpoint; /* folder */
     const char *variant;    /* "fp16" or NULL */
+    /* Opening then needs configs, tokenizers and scheduler alone; not for generate.  NULL: none. */
+    const mp_weights_survey *survey;
     const mp_input *inputs; /* one for each field of the pipeline, in its order */
     int input_count;
     mp_precision precision;

@@ -55,4 +55,9 @@ mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t
 /* One tensor likewise, in a file that this run alone reads: nobody waits for the disk. */
 mp_code mp_safetensors_write_scratch(const char *path, mp_tensor x, mp_error *err);
 
+/* For a file that is written piece by piece: what it begins with, into *text (mp_free) of *size
+ * bytes.  tensors, without data, come back in the order in which their data follows. */
+mp_code mp_safetensors_head(const char *path, mp_tensor *tensors, int64_t n,
+                            const char *const *metadata, char **text, size_t *size, mp_error *err);
+
 #endif

@@ -46,7 +46,7 @@ struct mp_weights {
     mp_weights_options o;
     mp_weight_files files;
     param *params; /* by name */
-    int64_t param_count;
+    int64_t param_count, param_room;
     slot *slots;
     int64_t slot_count, slot_room;
     char **ignored;
@@ -123,7 +123,7 @@ mp_code mp_weights_open(const char *dir, const mp_weights_options *o, mp_weights
         return no_memory(dir, err);
     }
     w->o = *o;
-    code = mp_weight_files_open(dir, o->stem, o->variant, &w->files, err);
+    code = o->survey ? MP_OK : mp_weight_files_open(dir, o->stem, o->variant, &w->files, err);
     if (!code)
         code = list_params(w, err);
     if (code)
@@ -278,17 +278,26 @@ static void choose_dtypes(const mp_weights *w, param *p)
 
 /* ---- binding ---- */
 
+/* The array with room for one more entry than `count`, NULL when memory is short. */
+static void *grow(void *array, int64_t count, int64_t *room, size_t size)
+{
+    const int64_t more = *room ? 2 * *room : 256;
+
+    if (count < *room)
+        return array;
+    void *const grown = mp_realloc(array, (size_t)more, size);
+    if (grown)
+        *room = more;
+    return grown;
+}
+
 static bool grow_slots(mp_weights *w)
 {
-    if (w->slot_count < w->slot_room)
-        return true;
-    const int64_t room = w->slot_room ? 2 * w->slot_room : 256;
-    slot *slots = mp_realloc(w->slots, (size_t)room, sizeof *slots);
-    if (!slots)
-        return false;
-    w->slots = slots;
-    w->slot_room = room;
-    return true;
+    slot *const slots = grow(w->slots, w->slot_count, &w->slot_room, sizeof *slots);
+
+    if (slots)
+        w->slots = slots;
+    return slots != NULL;
 }
 
 static char *full_name(const mp_weights *w, const char *name)
@@ -311,11 +320,33 @@ static void misshapen(mp_weights *w, const param *p, int rank, const int64_t *di
     add_problem(&w->misshapen, p->name, detail);
 }
 
+/* Under a survey, what the model asks for is what there is. */
+static void ask(mp_weights *w, mp_tensor *to, int rank, const int64_t *dims, const char *name)
+{
+    param *const params = grow(w->params, w->param_count, &w->param_room, sizeof *params);
+    char *const full = full_name(w, name);
+
+    if (params)
+        w->params = params;
+    if (!params || !full) {
+        mp_free(full);
+        w->no_memory = true;
+        return;
+    }
+    *to = mp_view(NULL, MP_F32, rank, dims);
+    params[w->param_count++] =
+        (param){.name = full + strlen(full) - strlen(name), .full = full, .source = *to};
+}
+
 static void bind(mp_weights *w, mp_tensor *to, int rank, const int64_t *dims, const char *name)
 {
-    param *p = find(w, name);
+    param *const p = w->o.survey ? NULL : find(w, name);
 
     *to = MP_NONE;
+    if (w->o.survey) {
+        ask(w, to, rank, dims, name);
+        return;
+    }
     if (!p) {
         add_problem(&w->missing, name, "");
         return;
@@ -413,7 +444,20 @@ void mp_weights_strip(mp_weights *w, const char *prefix)
 
 bool mp_weights_has(const mp_weights *w, const char *name)
 {
-    return find(w, name) != NULL;
+    return !w->o.survey && find(w, name) != NULL;
+}
+
+/* In fp32 as asked for, a parameter gets the dtype that a run would convert it to. */
+static void tell_survey(mp_weights *w)
+{
+    sort_params(w); /* for find, by which storage looks for the weight beside a bias */
+    for (int64_t i = 0; i < w->param_count; i++) {
+        param *const p = &w->params[i];
+        choose_dtypes(w, p);
+        mp_tensor told = p->bound;
+        told.name = p->name;
+        w->o.survey->parameter(w->o.survey->user, &w->o, &told);
+    }
 }
 
 /* ---- finishing ---- */
@@ -605,8 +649,14 @@ void mp_weights_unload(mp_weights *w)
 
 mp_code mp_weights_finish(mp_weights *w, mp_error *err)
 {
-    mp_code code = w->no_memory ? no_memory(w->dir, err) : check_names(w, err);
+    if (w->no_memory)
+        return no_memory(w->dir, err);
+    if (w->o.survey) {
+        tell_survey(w);
+        return MP_OK;
+    }
 
+    mp_code code = check_names(w, err);
     if (!code)
         code = reserve_own(w, err);
     if (!code && !w->o.load_later)

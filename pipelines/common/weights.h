@@ -29,11 +29,22 @@
 #include "kernels/core/tensor.h"
 
 typedef struct mp_weights mp_weights;
+struct mp_weights_options;
+
+/* Asks a model what it needs instead of giving it weights: no file is opened, and mp_weights_finish
+ * tells every parameter that was bound, in the order of the names.  `store` of p is the dtype in
+ * which a run of this precision keeps it, so a file in these dtypes is mapped and never converted;
+ * p has no data, and o and p live during the call only. */
+typedef struct mp_weights_survey {
+    void (*parameter)(void *user, const struct mp_weights_options *o, const mp_tensor *p);
+    void *user;
+} mp_weights_survey;
 
 typedef struct mp_weights_options {
-    const char *component; /* prefix of every tensor's name: "transformer" */
-    const char *stem;      /* "diffusion_pytorch_model" or "model" */
-    const char *variant;   /* "fp16", or NULL */
+    const char *component;           /* prefix of every tensor's name: "transformer" */
+    const char *stem;                /* "diffusion_pytorch_model" or "model" */
+    const char *variant;             /* "fp16", or NULL */
+    const mp_weights_survey *survey; /* NULL: none */
     mp_dtype dtype;
     mp_dtype storage; /* MP_DTYPE_COUNT: as dtype */
     mp_e4m3_overflow e4m3;

@@ -1158,7 +1158,7 @@ static void test_schema__enums_are_what_the_reader_takes(void **state)
 
 static int shipped; /* files seen */
 
-static void check_nightly(const char *path)
+static void check_schema(const char *path)
 {
     mp_error err = {0};
     mp_yaml *root;
@@ -1183,8 +1183,8 @@ static void check_file(const char *path)
     mp_plan plan;
 
     shipped++;
-    if (strstr(path, "/nightly/"))
-        check_nightly(path);
+    if (strstr(path, "/nightly/") || strstr(path, "/real/"))
+        check_schema(path);
     else if (mp_plan_make(arena, &o, &plan, &err))
         fail_msg("%s", err.text);
 }

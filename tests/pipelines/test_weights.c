@@ -633,6 +633,85 @@ static void test_weights__reports_short_memory_at_every_request(void **state)
     assert_in_range(failures, 20, 1000);
 }
 
+/* ---- survey ---- */
+
+/* What a survey was told, a line each. */
+static char told[1000];
+
+static void tell(void *user, const mp_weights_options *o, const mp_tensor *p)
+{
+    char dims[120];
+    const size_t at = strlen(told);
+
+    (void)user;
+    assert_true(!p->data);
+    snprintf(told + at, sizeof told - at, "%s %s %s %s\n", o->component, p->name,
+             mp_shape_text(*p, dims, sizeof dims), mp_dtype_name(p->store));
+}
+
+static const mp_weights_survey survey = {.parameter = tell};
+
+static mp_code ask(const mp_weights_options *o, mp_error *err)
+{
+    mp_weights *w = NULL;
+    mp_affine linear;
+    mp_tensor x;
+
+    told[0] = '\0';
+    if (!mp_weights_open("/nowhere", o, &w, err)) {
+        mp_weights_strip(w, "model.");
+        mp_weights_ignore(w, "decoder.*");
+        mp_weights_bind_linear(w, &linear, 4, 3, true, "b.%d", 10);
+        assert_false(mp_weights_has(w, "b.10.weight"));
+        mp_weights_bind(w, &x, 1, MP_DIMS(3), "norm.weight");
+        mp_weights_bind(w, &x, 2, MP_DIMS(2, 3), "a.table");
+        mp_weights_finish(w, err);
+    }
+    mp_weights_close(w);
+    return err->code;
+}
+
+/* Without a file: the names in their order, and the dtypes in which a run keeps them. */
+static void test_survey__tells_what_the_model_binds(void **state)
+{
+    static const char *const keep[] = {"a", NULL};
+    mp_weights_options o = plain;
+    mp_error err = {0};
+
+    (void)state;
+    o.survey = &survey;
+    ask(&o, &err);
+    assert_ok(&err);
+    assert_string_equal(told, "net a.table [2, 3] fp32\nnet b.10.bias [4] fp32\n"
+                              "net b.10.weight [4, 3] fp32\nnet norm.weight [3] fp32\n");
+    o.dtype = MP_BF16;
+    o.storage = MP_F8_E4M3;
+    o.keep_fp32 = keep;
+    ask(&o, &err);
+    assert_ok(&err);
+    assert_string_equal(told, "net a.table [2, 3] fp32\nnet b.10.bias [4] fp8_e4m3\n"
+                              "net b.10.weight [4, 3] fp8_e4m3\nnet norm.weight [3] bf16\n");
+}
+
+static void test_survey__reports_short_memory_at_every_request(void **state)
+{
+    mp_weights_options o = plain;
+    int failures = 0;
+
+    (void)state;
+    o.survey = &survey;
+    for (uint64_t n = 1;; n++, failures++) {
+        mp_error err = {0};
+        mp_memory_fail_at(n);
+        const mp_code code = ask(&o, &err);
+        mp_memory_fail_at(0);
+        if (!code)
+            break;
+        assert_error(&err, MP_ENOMEM, "memory");
+    }
+    assert_in_range(failures, 7, 100); /* a name each, what holds them, the folder's */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -658,6 +737,8 @@ int main(void)
         cmocka_unit_test(test_weights__never_reads_pickles),
         cmocka_unit_test(test_weights__names_a_missing_folder),
         cmocka_unit_test(test_weights__reports_short_memory_at_every_request),
+        cmocka_unit_test(test_survey__tells_what_the_model_binds),
+        cmocka_unit_test(test_survey__reports_short_memory_at_every_request),
     };
 
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
