@@ -9,6 +9,12 @@ struct mp_backend;
 
 enum { MP_SCOPE_DEPTH = 16, MP_OBSERVERS = 4 };
 
+/* What an op has to do, for those who observe it; all zero when it begins. */
+typedef struct mp_work {
+    uint64_t read;  /* bytes of operands; 0 in the frame of mp_op_open: those it names */
+    uint64_t flops; /* kernels/core/ctx.h, mp_op_event */
+} mp_work;
+
 struct mp_ctx {
     mp_error err;
     mp_pool *pool;
@@ -24,6 +30,7 @@ struct mp_ctx {
     int observer_count;
     const char *op;             /* name of the op that runs now, NULL between ops */
     const mp_tensor *op_weight; /* its weight, if one names the module */
+    mp_work work;               /* of that op */
     const mp_dtype_override *declared;
     int declared_count;
     mp_action *actions; /* their modules are owned, their ops are constants */
@@ -86,6 +93,5 @@ mp_dtype mp_declared(const mp_ctx *c, const char *module);
 mp_dtype mp_scope_dtype(const mp_ctx *c, int up);
 /* Adds to the record; a->op must be a constant. */
 void mp_act_on_record(mp_ctx *c, const mp_action *a);
-uint64_t mp_now_ns(void);
 
 #endif

@@ -162,6 +162,8 @@ void *mp_pool_alloc(mp_pool *p, size_t bytes)
     p->stats.live += size;
     if (p->stats.live > p->stats.peak)
         p->stats.peak = p->stats.live;
+    if (p->stats.live > p->stats.recent)
+        p->stats.recent = p->stats.live;
     ASAN_UNPOISON_MEMORY_REGION(p->base + p->blocks[at].offset, bytes);
     return p->base + p->blocks[at].offset;
 }
@@ -240,6 +242,11 @@ mp_pool_stats mp_pool_stats_of(const mp_pool *p)
 void mp_pool_restart_peak(mp_pool *p)
 {
     p->stats.peak = p->stats.live;
+}
+
+void mp_pool_restart_recent(mp_pool *p)
+{
+    p->stats.recent = p->stats.live;
 }
 
 void mp_pool_fail_at(mp_pool *p, uint64_t n)
