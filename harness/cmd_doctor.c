@@ -8,6 +8,7 @@
 #include "harness/folders.h"
 #include "harness/options.h"
 #include "harness/scenario.h"
+#include "kernels/roofline.h"
 #include "results/table.h"
 
 static void line(const char *mark, const char *what, const char *text)
@@ -37,6 +38,25 @@ static int check_machine(mp_arena *a)
     line("ok", "fingerprint", mp_arena_printf(a, "%.16s", e.fingerprint));
     line("--", "cuda", "this build has the CPU alone");
     return MP_EXIT_OK;
+}
+
+static void check_speed(mp_arena *a)
+{
+    const char *isa = getenv("MPBENCH_ISA");
+    const mp_device_options o = {.isa = isa && *isa ? isa : NULL};
+    mp_error err = {0};
+    mp_roofline r;
+    mp_ctx *c = NULL;
+
+    if (mp_device_open(&o, &c, &err)) {
+        line("FAIL", "roofline", err.text);
+        return;
+    }
+    mp_roofline_measure(c, &r);
+    mp_device_close(c);
+    line("ok", "roofline",
+         mp_arena_printf(a, "fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, copies %.1f GB/s",
+                         1e-9 * r.flops, 1e-9 * (r.pairs > 0 ? r.pairs : r.flops), 1e-9 * r.copy));
 }
 
 static void check_program(mp_arena *a, const char *name, const char *needed_for)
@@ -184,6 +204,7 @@ int mp_cmd_doctor(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         status = mp_exit_worse(status, check_machine(a));
+        check_speed(a);
         check_program(a, "gnuplot", "plots");
         status = mp_exit_worse(status, check_database());
         if (engine.name)

@@ -242,12 +242,27 @@ static void measure_actions(mp_metrics *m, const mp_record *r)
         summarize(m, "redone", redone, "count");
 }
 
+/* What the machine can do at most: what a profile of ops is held against. */
+static void measure_roofline(mp_metrics *m, const mp_roofline *r)
+{
+    static const double giga = 1e-9;
+
+    if (!(r->flops > 0))
+        return;
+    add(m, "roofline_fp32", "machine", -1, giga * r->flops, "GFLOP/s");
+    if (r->pairs > 0)
+        add(m, "roofline_bf16", "machine", -1, giga * r->pairs, "GFLOP/s");
+    if (r->copy > 0)
+        add(m, "roofline_copy", "machine", -1, giga * r->copy, "GB/s");
+}
+
 void mp_measure_process(mp_metrics *m, const mp_execution *e)
 {
     const mp_record *r = &e->record;
 
     measure_time(m, r);
     measure_actions(m, r);
+    measure_roofline(m, &r->roofline);
     const int64_t peak = r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss;
 
     if (peak > 0)

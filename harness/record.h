@@ -12,6 +12,7 @@
 #include "kernels/core/policy.h"
 #include "kernels/core/status.h"
 #include "kernels/core/tensor.h"
+#include "kernels/roofline.h"
 #include "results/store.h"
 
 typedef struct mp_captured {
@@ -36,6 +37,9 @@ typedef struct mp_record {
     int tensor_count, tensor_room;
     mp_action_row *actions; /* of the policy, in the first generation */
     int action_count, action_room;
+    mp_op_row *ops; /* of the last generation */
+    int op_count, op_room;
+    mp_roofline roofline; /* of the machine; flops 0: not told */
     mp_stage_memory stages[8];
     int stage_count;
     mp_text warnings;

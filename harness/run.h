@@ -56,9 +56,10 @@ int mp_run_all(mp_arena *a, const mp_run_options *o);
 mp_code mp_run_reference(mp_run *r, const mp_cell *cell, bool untiled, mp_outputs **out,
                          mp_reference_row *row, const char **trouble, mp_error *err);
 /* Asks the engine for one cell and gathers its outputs; they may be fewer than told.  NULL where it
- * could not even begin. */
-mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
-                      mp_outputs **out, mp_error *err);
+ * could not even begin.
+ * cell: its id in the database, 0 for a reference. */
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_t cell,
+                      mp_execution *e, mp_outputs **out, mp_error *err);
 
 /* harness/report.c */
 void mp_report_text(const mp_run *r);

@@ -13,8 +13,8 @@
 
 /* ---- a cell --------------------------------------------------------------------------------- */
 
-mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
-                      mp_outputs **out, mp_error *err)
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_t cell,
+                      mp_execution *e, mp_outputs **out, mp_error *err)
 {
     const char *folder = mp_arena_printf(r->arena, "%s/outputs", r->scratch.folder);
     const mp_job job = {.pipeline = s->pipeline,
@@ -24,7 +24,8 @@ mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_exe
                         .warmup = s->warmup,
                         .timeout = s->timeout,
                         .memory = s->memory,
-                        .outputs = folder};
+                        .outputs = folder,
+                        .cell = cell};
 
     *out = NULL;
     *e = (mp_execution){0};
@@ -122,6 +123,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
     res->output_count = e->record.tensor_count;
     res->actions = e->record.actions;
     res->action_count = e->record.action_count;
+    res->ops = e->record.ops;
+    res->op_count = e->record.op_count;
     report->seconds = e->end.seconds;
     return MP_OK;
 }
@@ -131,7 +134,7 @@ static mp_code run_process(mp_run *r, const mp_cell *cell, mp_cell_report *repor
     mp_execution e;
     mp_outputs *x;
 
-    if (!mp_run_engine(r, r->engine, &cell->scenario, &e, &x, err) &&
+    if (!mp_run_engine(r, r->engine, &cell->scenario, report->id, &e, &x, err) &&
         !evaluate(r, cell, &e, x, report, err) && r->options->dump && mp_outputs_count(x))
         mp_dump_cell(r->options->dump, cell, x, err);
     mp_outputs_close(x);

@@ -11,8 +11,10 @@
 
 #include "harness/engines/faults.h"
 #include "harness/engines/native.h"
+#include "harness/engines/profile.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "kernels/roofline.h"
 #include "pipelines/common/safetensors.h"
 #include "results/metrics.h"
 
@@ -308,6 +310,31 @@ static void generate(engine *e, const mp_sink *sink)
     e->capture = false;
 }
 
+static void send_op(void *user, const mp_op_row *row)
+{
+    send_event(user, json_pack("{ss ss ss ss ss sI sf sI sI}", "event", "op", "stage", row->stage,
+                               "module", row->module, "op", row->op, "dtype", row->dtype, "calls",
+                               (json_int_t)row->calls, "seconds", row->seconds, "bytes",
+                               (json_int_t)row->bytes, "flops", (json_int_t)row->flops));
+}
+
+/* Of the last generation there is a profile. */
+static void generate_last(engine *e, const mp_sink *sink)
+{
+    static const double least = 0.005; /* of the generation, or no row of its own */
+    mp_profile *p = e->job->cell ? mp_profile_create(e->progress->stage) : NULL;
+
+    if (p)
+        mp_observe(e->c, mp_profile_observer(p));
+    generate(e, sink);
+    if (p) {
+        mp_unobserve(e->c, mp_profile_observer(p));
+        if (!e->err.code)
+            mp_profile_each(p, least * e->total, send_op, e);
+    }
+    mp_profile_free(p);
+}
+
 static void send_weights(engine *e)
 {
     mp_weights_stats w = {0};
@@ -327,7 +354,7 @@ static void run_pipeline(engine *e, const mp_sink *sink)
     e->capture = true;
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
-        generate(e, sink);
+        (i + 1 < j->repeat ? generate : generate_last)(e, sink);
     }
     if (e->broken && !e->err.code)
         diagnose(e);
@@ -363,6 +390,21 @@ static void open_device(engine *e, const mp_native_cell *cell)
 
     if (!mp_device_open(&o, &e->c, &e->err))
         declare(e);
+}
+
+int mp_native_roofline(const mp_native_cell *cell, int fd)
+{
+    const mp_device_options o = {.isa = cell->isa, .threads = cell->threads};
+    engine e = {.fd = fd};
+    mp_roofline r;
+
+    if (mp_device_open(&o, &e.c, &e.err))
+        return 1;
+    mp_roofline_measure(e.c, &r);
+    send_event(&e, json_pack("{ss sf sf sf}", "event", "roofline", "flops", r.flops, "pairs",
+                             r.pairs, "copy", r.copy));
+    mp_device_close(e.c);
+    return 0;
 }
 
 int mp_native_run(const mp_native_cell *cell, int fd)
