@@ -62,19 +62,22 @@ static bool same_place(const place *a, const place *b)
            !strcmp(a->op, b->op) && !strcmp(a->stage, b->stage);
 }
 
+static void disown(row *r)
+{
+    mp_free((void *)r->place.stage);
+    mp_free((void *)r->place.module);
+}
+
 /* A row of that place, which it keeps; false: no memory. */
 static bool own(row *r, const place *p)
 {
     r->place = *p;
     r->place.stage = mp_strdup(p->stage);
-    r->place.module = mp_strdup(p->module);
-    return r->place.stage && r->place.module; /* op is a constant */
-}
-
-static void disown(row *r)
-{
-    mp_free((void *)r->place.stage);
-    mp_free((void *)r->place.module);
+    r->place.module = mp_strdup(p->module); /* op is a constant */
+    if (r->place.stage && r->place.module)
+        return true;
+    disown(r);
+    return false;
 }
 
 /* What sums a stage's small rows; NULL: there are too many stages, or no memory. */
