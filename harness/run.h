@@ -10,7 +10,7 @@
 
 typedef struct mp_run_options {
     mp_plan_options plan;
-    const char *db, *label, *dump, *junit, *format;
+    const char *db, *label, *dump, *junit, *trace, *format;
     const char *command; /* the command line, quoted for a shell */
     const char *engine, *device, *python, *pythonpath;
     const char *reference; /* "own" or "native" */
@@ -37,6 +37,7 @@ typedef struct mp_run {
     mp_environment environment;
     mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
+    mp_trace *trace;   /* NULL: none */
     const char *cache; /* folder of references */
     mp_scratch scratch;
     int64_t id;

@@ -25,7 +25,8 @@ mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_
                         .timeout = s->timeout,
                         .memory = s->memory,
                         .outputs = folder,
-                        .cell = cell};
+                        .cell = cell,
+                        .trace = cell ? r->trace : NULL};
 
     *out = NULL;
     *e = (mp_execution){0};
@@ -197,7 +198,11 @@ static mp_code run_cell(mp_run *r, int index, mp_error *err)
         return err->code;
     }
     mp_report_begin(cell, index + 1, r->plan.count);
-    if (begin_cell(r, cell, &report->id, err) || run_process(r, cell, report, err))
+    if (begin_cell(r, cell, &report->id, err))
+        return err->code;
+    if (r->trace)
+        mp_trace_cell(r->trace, report->id, cell->key);
+    if (run_process(r, cell, report, err))
         return err->code;
     if (mp_interrupted()) /* a half-made reference would make half a result */
         report->result = (mp_cell_result){.status = "interrupted", .step = -1};
@@ -327,6 +332,12 @@ static mp_code run_cells(mp_run *r, mp_error *err)
     return mp_store_end_run(r->store, r->id, r->exit_status, err);
 }
 
+static void close_trace(mp_run *r, mp_error *err)
+{
+    mp_trace_close(r->trace, err);
+    r->trace = NULL;
+}
+
 static void report(mp_run *r, mp_error *err)
 {
     if (r->options->junit)
@@ -390,8 +401,16 @@ static void close_all(mp_run *r)
         r->referee->def->close(r->referee);
     if (r->engine)
         r->engine->def->close(r->engine);
+    mp_trace_close(r->trace, &(mp_error){0});
     mp_scratch_close(&r->scratch);
     mp_store_close(r->store);
+}
+
+static mp_code open_trace(mp_run *r, mp_error *err)
+{
+    const mp_run_options *o = r->options;
+
+    return o->trace ? mp_trace_create(o->trace, o->command, &r->trace, err) : MP_OK;
 }
 
 /* While a worker started: nothing is on record yet. */
@@ -464,12 +483,13 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
-        hash_checkpoints(&r, &err) || open_engines(&r, engine, &err) || stop_if_interrupted(&err) ||
-        begin_run(&r, &err)) {
+        hash_checkpoints(&r, &err) || open_trace(&r, &err) || open_engines(&r, engine, &err) ||
+        stop_if_interrupted(&err) || begin_run(&r, &err)) {
         close_all(&r);
         return refuse(&err, status_of(err.code));
     }
     run_cells(&r, &err);
+    close_trace(&r, &err);
     report(&r, &err);
     close_all(&r);
     return r.exit_status;

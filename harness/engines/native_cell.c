@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "harness/engines/cell_trace.h"
 #include "harness/engines/faults.h"
 #include "harness/engines/native.h"
 #include "harness/engines/profile.h"
@@ -32,6 +33,7 @@ typedef struct engine {
     bool found;                         /* the observer has its first non-finite value */
     double began;                       /* of the stage */
     double paused, total, total_paused; /* time spent recording, not generating */
+    mp_cell_trace trace;
     mp_error err;
 } engine;
 
@@ -214,6 +216,32 @@ static void warn(void *user, const char *text)
         send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
+/* ---- the trace: the same, told to it as well ------------------------------------------------ */
+
+static void traced_stage_begin(void *user, const char *stage)
+{
+    engine *e = user;
+
+    stage_begin(e, stage);
+    mp_cell_trace_stage(&e->trace, stage);
+}
+
+static void traced_stage_end(void *user, const char *stage)
+{
+    engine *e = user;
+
+    mp_cell_trace_stage_end(&e->trace);
+    stage_end(e, stage);
+}
+
+static void traced_step(void *user, int index, int steps)
+{
+    engine *e = user;
+
+    mp_cell_trace_step(&e->trace, index);
+    step(e, index, steps);
+}
+
 /* ---- where it is ---------------------------------------------------------------------------- */
 
 static void note_place(mp_progress *p, const char *module, const char *op)
@@ -233,6 +261,8 @@ static void note_op(void *user, const mp_op_event *event)
 /* Of a failing process the module that it is in, which is exact. */
 static void on_signal(int number)
 {
+    if (running && running->trace.to)
+        mp_trace_flush(running->trace.to);
     if (running && running->c)
         mp_place(running->c, running->progress->module, running->progress->op);
     if (number == SIGTERM)
@@ -335,6 +365,19 @@ static void generate_last(engine *e, const mp_sink *sink)
     mp_profile_free(p);
 }
 
+/* What the disk did not take is no fault of the cell. */
+static void close_trace(engine *e)
+{
+    const int trouble = mp_cell_trace_close(&e->trace);
+    char text[200];
+
+    if (!trouble)
+        return;
+    snprintf(text, sizeof text, "the trace lacks some of this cell: %s; make room for it",
+             strerror(trouble));
+    send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
+}
+
 static void send_weights(engine *e)
 {
     mp_weights_stats w = {0};
@@ -354,8 +397,11 @@ static void run_pipeline(engine *e, const mp_sink *sink)
     e->capture = true;
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
+        mp_cell_trace_generation(&e->trace, i);
         (i + 1 < j->repeat ? generate : generate_last)(e, sink);
+        mp_cell_trace_generation_end(&e->trace);
     }
+    close_trace(e);
     if (e->broken && !e->err.code)
         diagnose(e);
 }
@@ -412,9 +458,9 @@ int mp_native_run(const mp_native_cell *cell, int fd)
     const mp_job *job = cell->job;
     engine e = {.job = job, .progress = cell->progress, .fd = fd};
     const mp_sink sink = {.user = &e,
-                          .stage_begin = stage_begin,
-                          .stage_end = stage_end,
-                          .step = step,
+                          .stage_begin = traced_stage_begin,
+                          .stage_end = traced_stage_end,
+                          .step = traced_step,
                           .tensor = job->request.rehearse ? leave_tensor : tensor,
                           .warn = warn};
 
@@ -424,6 +470,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
     open_device(&e, cell);
     if (!e.err.code) {
         mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
+        mp_cell_trace_open(&e.trace, job->trace, e.c);
         mp_faults_install(e.c);
         run_pipeline(&e, &sink);
     }

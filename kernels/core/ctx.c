@@ -91,11 +91,14 @@ mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *forma
     return MP_NONE;
 }
 
+/* Of the innermost scope. */
 static void tell_scope(const mp_ctx *c, bool entered)
 {
+    const char *name = c->scope + c->scope_end[c->depth - 1];
+
     for (int i = 0; i < c->observer_count; i++)
         if (c->observers[i].scope)
-            c->observers[i].scope(c->observers[i].user, c->scope, entered);
+            c->observers[i].scope(c->observers[i].user, name + (*name == '.'), entered);
 }
 
 void mp_pushv(mp_ctx *c, const char *format, va_list args)

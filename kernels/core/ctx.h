@@ -119,8 +119,9 @@ typedef struct mp_op_event {
 typedef struct mp_observer {
     void (*output)(void *user, const mp_op_event *event);
     void *user;
-    /* A module is entered or left (module: its path); NULL: not told. */
-    void (*scope)(void *user, const char *module, bool entered);
+    /* A module is entered or left; name: what its path adds to that of the module around it.  NULL:
+     * not asked for. */
+    void (*scope)(void *user, const char *name, bool entered);
 } mp_observer;
 
 /* CLOCK_MONOTONIC, in nanoseconds. */

@@ -241,7 +241,7 @@ mp_pool_stats mp_pool_stats_of(const mp_pool *p)
 
 void mp_pool_restart_peak(mp_pool *p)
 {
-    p->stats.peak = p->stats.live;
+    p->stats.peak = p->stats.recent = p->stats.live;
 }
 
 void mp_pool_restart_recent(mp_pool *p)

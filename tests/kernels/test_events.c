@@ -30,11 +30,11 @@ static void on_output(void *user, const mp_op_event *event)
     s->count++;
 }
 
-static void on_scope(void *user, const char *module, bool entered)
+static void on_scope(void *user, const char *name, bool entered)
 {
     seen *s = user;
 
-    strcat(strcat(s->scopes, entered ? "+" : "-"), module);
+    strcat(strcat(s->scopes, entered ? "+" : "-"), name);
 }
 
 static mp_ctx *open_on(const char *device, mp_policy policy, seen *s)
@@ -287,7 +287,7 @@ static void test_event__scopes_are_told_as_they_are_entered_and_left(void **stat
     mp_tensor x = mp_enter(c, zeros(c, MP_F32, 1, MP_DIMS(4)), "blocks.%d", 3);
     mp_leave(c, x);
     mp_pop(c);
-    assert_string_equal(s.scopes, "+net+net.blocks.3-net.blocks.3-net");
+    assert_string_equal(s.scopes, "+net+blocks.3-blocks.3-net");
     mp_device_close(c);
 }
 
