@@ -1,9 +1,11 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
+#include "harness/engines/counters.h"
 #include "harness/engines/engine.h"
 #include "harness/folders.h"
 #include "harness/options.h"
@@ -57,6 +59,23 @@ static void check_speed(mp_arena *a)
     line("ok", "roofline",
          mp_arena_printf(a, "fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, copies %.1f GB/s",
                          1e-9 * r.flops, 1e-9 * (r.pairs > 0 ? r.pairs : r.flops), 1e-9 * r.copy));
+}
+
+static void check_counters(mp_arena *a)
+{
+    mp_counters k;
+    const int trouble = mp_counters_open(&k, mp_counters_hardware);
+
+    mp_counters_close(&k);
+    if (!trouble)
+        line("ok", "counters", "cycles, instructions, cache misses: recorded with each cell");
+    else
+        line("--", "counters",
+             mp_arena_printf(a, "no cycles, instructions or cache misses: %s; %s",
+                             strerror(trouble),
+                             trouble == EACCES || trouble == EPERM
+                                 ? "sysctl kernel.perf_event_paranoid=2 lends them"
+                                 : "this machine, often a virtual one, does not have them"));
 }
 
 static void check_program(mp_arena *a, const char *name, const char *needed_for)
@@ -205,6 +224,7 @@ int mp_cmd_doctor(int argc, char **argv)
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         status = mp_exit_worse(status, check_machine(a));
         check_speed(a);
+        check_counters(a);
         check_program(a, "gnuplot", "plots");
         status = mp_exit_worse(status, check_database());
         if (engine.name)

@@ -218,6 +218,21 @@ static void measure_time(mp_metrics *m, const mp_record *r)
         summarize(m, "seconds", mp_median(totals, n), "s");
 }
 
+/* The CPU's counters, where it has them: the median of the generations. */
+static void measure_counters(mp_metrics *m, const mp_record *r)
+{
+    double *values = mp_arena_alloc(m->arena, (size_t)r->counts_count + 1, sizeof *values);
+
+    for (int i = 0; i < MP_COUNTERS; i++) {
+        int64_t n = 0;
+        for (int k = 0; k < r->counts_count; k++)
+            if (!isnan(r->counts[k].value[i]))
+                values[n++] = r->counts[k].value[i];
+        if (n)
+            summarize(m, mp_counter_names[i], mp_median(values, n), "count");
+    }
+}
+
 /* What the policy did, in all. */
 static void measure_actions(mp_metrics *m, const mp_record *r)
 {
@@ -261,6 +276,7 @@ void mp_measure_process(mp_metrics *m, const mp_execution *e)
     const mp_record *r = &e->record;
 
     measure_time(m, r);
+    measure_counters(m, r);
     measure_actions(m, r);
     measure_roofline(m, &r->roofline);
     const int64_t peak = r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss;

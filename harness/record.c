@@ -1,6 +1,7 @@
 #include "harness/record.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -279,6 +280,30 @@ static void on_roofline(mp_record *r, const json_t *event)
         r->malformed++;
 }
 
+/* NaN for what was not counted, and false for what is no count. */
+static bool read_count(const json_t *event, const char *name, double *out)
+{
+    const json_t *value = json_object_get(event, name);
+
+    *out = value ? json_number_value(value) : NAN;
+    return !value || (json_is_number(value) && *out >= 0);
+}
+
+static void on_counters(mp_record *r, const json_t *event)
+{
+    mp_counts c;
+    bool good = r->counts_count < MAX_SAMPLES;
+
+    for (int i = 0; i < MP_COUNTERS; i++)
+        good = read_count(event, mp_counter_names[i], &c.value[i]) && good;
+    if (!good) {
+        r->malformed++;
+        return;
+    }
+    r->counts = room_for(r, r->counts, r->counts_count, &r->counts_room, sizeof *r->counts);
+    r->counts[r->counts_count++] = c;
+}
+
 static void on_place(mp_record *r, const json_t *event)
 {
     r->stage = text_of(r, event, "stage");
@@ -363,6 +388,8 @@ static void on_event(mp_record *r, const json_t *event)
         on_action(r, event);
     } else if (!strcmp(kind, "op")) {
         on_op(r, event);
+    } else if (!strcmp(kind, "counters")) {
+        on_counters(r, event);
     } else if (!strcmp(kind, "roofline")) {
         on_roofline(r, event);
     } else if (!strcmp(kind, "weights")) {

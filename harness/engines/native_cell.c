@@ -34,6 +34,7 @@ typedef struct engine {
     double began;                       /* of the stage */
     double paused, total, total_paused; /* time spent recording, not generating */
     mp_cell_trace trace;
+    mp_counters counters;
     mp_error err;
 } engine;
 
@@ -216,9 +217,9 @@ static void warn(void *user, const char *text)
         send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
-/* ---- the trace: the same, told to it as well ------------------------------------------------ */
+/* ---- the same, told to the trace and left out of the counters -------------------------------- */
 
-static void traced_stage_begin(void *user, const char *stage)
+static void seen_stage_begin(void *user, const char *stage)
 {
     engine *e = user;
 
@@ -226,20 +227,33 @@ static void traced_stage_begin(void *user, const char *stage)
     mp_cell_trace_stage(&e->trace, stage);
 }
 
-static void traced_stage_end(void *user, const char *stage)
+static void seen_stage_end(void *user, const char *stage)
 {
     engine *e = user;
 
+    mp_counters_pause(&e->counters);
     mp_cell_trace_stage_end(&e->trace);
     stage_end(e, stage);
+    mp_counters_resume(&e->counters);
 }
 
-static void traced_step(void *user, int index, int steps)
+static void seen_step(void *user, int index, int steps)
 {
     engine *e = user;
 
+    mp_counters_pause(&e->counters);
     mp_cell_trace_step(&e->trace, index);
     step(e, index, steps);
+    mp_counters_resume(&e->counters);
+}
+
+static void seen_tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    tensor(e, name, fp32, dtype);
+    mp_counters_resume(&e->counters);
 }
 
 /* ---- where it is ---------------------------------------------------------------------------- */
@@ -365,6 +379,23 @@ static void generate_last(engine *e, const mp_sink *sink)
     mp_profile_free(p);
 }
 
+/* Of a timed generation that was finished. */
+static void send_counts(engine *e)
+{
+    json_t *event = json_pack("{ss si}", "event", "counters", "repeat", e->repeat);
+    double counts[MP_COUNTERS];
+    int told = 0;
+
+    mp_counters_stop(&e->counters, counts);
+    for (int i = 0; i < MP_COUNTERS; i++)
+        if (!isnan(counts[i]) && e->repeat >= 0 && !e->err.code)
+            told += !json_object_set_new(event, mp_counter_names[i], json_real(counts[i]));
+    if (told)
+        send_event(e, event);
+    else
+        json_decref(event);
+}
+
 /* What the disk did not take is no fault of the cell. */
 static void close_trace(engine *e)
 {
@@ -398,7 +429,9 @@ static void run_pipeline(engine *e, const mp_sink *sink)
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
         mp_cell_trace_generation(&e->trace, i);
+        mp_counters_start(&e->counters);
         (i + 1 < j->repeat ? generate : generate_last)(e, sink);
+        send_counts(e);
         mp_cell_trace_generation_end(&e->trace);
     }
     close_trace(e);
@@ -458,15 +491,17 @@ int mp_native_run(const mp_native_cell *cell, int fd)
     const mp_job *job = cell->job;
     engine e = {.job = job, .progress = cell->progress, .fd = fd};
     const mp_sink sink = {.user = &e,
-                          .stage_begin = traced_stage_begin,
-                          .stage_end = traced_stage_end,
-                          .step = traced_step,
-                          .tensor = job->request.rehearse ? leave_tensor : tensor,
+                          .stage_begin = seen_stage_begin,
+                          .stage_end = seen_stage_end,
+                          .step = seen_step,
+                          .tensor = job->request.rehearse ? leave_tensor : seen_tensor,
                           .warn = warn};
 
     running = &e;
     e.progress->step = -1;
     catch_signals();
+    if (job->cell)
+        mp_counters_open(&e.counters, mp_faults_counters());
     open_device(&e, cell);
     if (!e.err.code) {
         mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
@@ -480,6 +515,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
         send_event(&e, json_pack("{ss}", "event", "done"));
     job->pipeline->close(e.pipeline);
     mp_device_close(e.c);
+    mp_counters_close(&e.counters);
     free(e.declared);
     running = NULL;
     return 0;
