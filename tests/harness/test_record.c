@@ -2,6 +2,7 @@
 #include "tests/pipelines/scratch.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "harness/record.h"
 
@@ -212,6 +213,30 @@ static void test_record__where_the_time_went(void **state)
     assert_string_equal(r->ops[2].op, "");
     assert_string_equal(r->ops[2].dtype, "");
     assert_int_equal(r->malformed, 0);
+    close_record(r);
+}
+
+static void test_record__what_the_counters_say(void **state)
+{
+    static const char *const bad[] = {
+        "{\"event\":\"counters\",\"cycles\":-1}",
+        "{\"event\":\"counters\",\"cycles\":1,\"instructions\":\"many\"}",
+        "{\"event\":\"counters\",\"cache_misses\":null}",
+    };
+    const int n = (int)(sizeof bad / sizeof *bad);
+    mp_record *r = open_record();
+
+    (void)state;
+    for (int i = 0; i < n; i++)
+        line(r, bad[i]);
+    assert_int_equal(r->malformed, n);
+    assert_int_equal(r->counts_count, 0);
+    line(r, "{\"event\":\"counters\",\"repeat\":0,\"cycles\":5e9,\"instructions\":9000000000}");
+    line(r, "{\"event\":\"counters\",\"repeat\":1,\"cache_misses\":0}");
+    assert_int_equal(r->counts_count, 2);
+    assert_true(r->counts[0].value[0] == 5e9 && r->counts[0].value[1] == 9e9);
+    assert_true(isnan(r->counts[0].value[2]) && isnan(r->counts[1].value[0]));
+    assert_true(r->counts[1].value[2] == 0);
     close_record(r);
 }
 
@@ -673,6 +698,7 @@ int main(void)
         cmocka_unit_test(test_record__many_tensors_all_stay),
         cmocka_unit_test(test_record__what_a_policy_did),
         cmocka_unit_test(test_record__where_the_time_went),
+        cmocka_unit_test(test_record__what_the_counters_say),
         cmocka_unit_test(test_record__what_the_machine_can_do),
         cmocka_unit_test(test_record__weights_warnings_steps_and_the_end),
         cmocka_unit_test(test_record__the_first_non_finite_place_stays),
