@@ -260,7 +260,7 @@ static void test_ops__of_a_native_cell_add_up_to_its_last_generation(void **stat
     cli_assert_status(c, 0);
     cli_assert_query(c, "SELECT group_concat(DISTINCT stage) FROM op_profile",
                      "decode,denoise,text_encode");
-    cli_assert_query(c, "SELECT count(*) > 3 FROM op_profile WHERE op <> ''", "1");
+    cli_assert_query(c, "SELECT count(*) > 0 FROM op_profile WHERE op <> ''", "1");
     /* what is smaller has no row of its own */
     cli_assert_query(c,
                      "SELECT min(seconds) >= 0.005 * (SELECT seconds FROM sample WHERE stage = "
