@@ -219,6 +219,15 @@ static void warn(void *user, const char *text)
 
 /* ---- the same, told to the trace and left out of the counters -------------------------------- */
 
+/* What the trace cost is no part of the generation. */
+static void leave_out_trace(engine *e)
+{
+    const double spent = mp_cell_trace_take_spent(&e->trace);
+
+    e->paused += spent;
+    e->total_paused += spent;
+}
+
 static void seen_stage_begin(void *user, const char *stage)
 {
     engine *e = user;
@@ -233,6 +242,7 @@ static void seen_stage_end(void *user, const char *stage)
 
     mp_counters_pause(&e->counters);
     mp_cell_trace_stage_end(&e->trace);
+    leave_out_trace(e);
     stage_end(e, stage);
     mp_counters_resume(&e->counters);
 }
