@@ -80,19 +80,12 @@ static void check_counters(mp_arena *a)
 
 static void check_program(mp_arena *a, const char *name, const char *needed_for)
 {
-    const char *path = getenv("PATH");
+    const char *path = mp_find_program(a, name);
 
-    for (path = path ? path : ""; *path;) {
-        const size_t n = strcspn(path, ":");
-        const char *file = mp_arena_printf(a, "%.*s/%s", (int)n, path, name);
-        if (n && !access(file, X_OK)) {
-            line("ok", name, file);
-            return;
-        }
-        path += n + (path[n] == ':');
-    }
-    line("--", name,
-         mp_arena_printf(a, "not found; %s need it (apt install gnuplot-nox)", needed_for));
+    if (path)
+        line("ok", name, path);
+    else
+        line("--", name, mp_arena_printf(a, "not found; %s", needed_for));
 }
 
 static int check_database(void)
@@ -225,7 +218,8 @@ int mp_cmd_doctor(int argc, char **argv)
         status = mp_exit_worse(status, check_machine(a));
         check_speed(a);
         check_counters(a);
-        check_program(a, "gnuplot", "plots");
+        check_program(a, "gnuplot", "plots need it (apt install gnuplot-nox)");
+        check_program(a, "valgrind", "run --callgrind needs it (apt install valgrind)");
         status = mp_exit_worse(status, check_database());
         if (engine.name)
             status = mp_exit_worse(status, check_engine(a, &engine));

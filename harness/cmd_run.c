@@ -66,6 +66,8 @@ int mp_cmd_run(int argc, char **argv)
         MP_OPTION("junit", TEXT, &o.junit, "FILE", "write a JUnit XML file, too"),
         MP_OPTION("trace", TEXT, &o.trace, "FILE",
                   "write a trace, too: stages, modules and ops in time, for ui.perfetto.dev"),
+        MP_OPTION("callgrind", FLAG, &o.callgrind, NULL,
+                  "count each cell's instructions exactly, in a second run under valgrind"),
         MP_OPTION("resume", FLAG, &o.resume, NULL, "go on with the newest run of these cells"),
         MP_OPTION("dry-run", FLAG, &o.dry_run, NULL,
                   "check everything, say what each cell will do, stop"),

@@ -233,6 +233,19 @@ static void measure_counters(mp_metrics *m, const mp_record *r)
     }
 }
 
+void mp_measure_instructions(mp_metrics *m, double count, const char *unit)
+{
+    static const char name[] = "instructions";
+
+    for (int64_t i = 0; i < m->count; i++)
+        if (!strcmp(m->rows[i].stage, "run") && !strcmp(m->rows[i].name, name)) {
+            m->rows[i].value = count;
+            m->rows[i].unit = unit;
+            return;
+        }
+    summarize(m, name, count, unit);
+}
+
 /* What the policy did, in all. */
 static void measure_actions(mp_metrics *m, const mp_record *r)
 {

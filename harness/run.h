@@ -2,6 +2,7 @@
 #ifndef MP_HARNESS_RUN_H
 #define MP_HARNESS_RUN_H
 
+#include "harness/callgrind.h"
 #include "harness/environment.h"
 #include "harness/folders.h"
 #include "harness/judge.h"
@@ -15,7 +16,7 @@ typedef struct mp_run_options {
     const char *engine, *device, *python, *pythonpath;
     const char *reference; /* "own" or "native" */
     int threads;
-    bool resume, dry_run, keep_worker;
+    bool resume, dry_run, keep_worker, callgrind;
 } mp_run_options;
 
 /* One cell, when it is over. */
@@ -37,7 +38,8 @@ typedef struct mp_run {
     mp_environment environment;
     mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
-    mp_trace *trace;   /* NULL: none */
+    mp_trace *trace; /* NULL: none */
+    mp_callgrind callgrind;
     const char *cache; /* folder of references */
     mp_scratch scratch;
     int64_t id;

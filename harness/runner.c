@@ -95,6 +95,22 @@ static mp_output_row *output_rows(mp_arena *a, const mp_record *rec)
     return rows;
 }
 
+/* Of a cell that is well. */
+static void count_instructions(mp_run *r, const mp_cell *cell, mp_execution *e,
+                               mp_cell_report *report)
+{
+    const char *trouble = NULL;
+
+    if (!r->options->callgrind || strcmp(report->result.status, "ok"))
+        return;
+    const double count = mp_callgrind_count(r->arena, &r->callgrind, cell->repro, &trouble);
+    if (trouble)
+        add_warning(e, mp_arena_printf(r->arena, "no count of instructions: %s", trouble));
+    else
+        mp_measure_instructions(&report->metrics, count,
+                                mp_arena_printf(r->arena, "Ir %s", r->callgrind.isa));
+}
+
 /* Everything there is to say about an execution, into the report. */
 static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const mp_outputs *x,
                         mp_cell_report *report, mp_error *err)
@@ -103,6 +119,7 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
 
     mp_judge_end(r->arena, e, &cell->scenario, x, res);
     mp_measure_process(&report->metrics, e);
+    count_instructions(r, cell, e, report);
     if (strcmp(res->status, "interrupted") && measure_against(r, cell, e, x, report, err))
         return err->code;
     if (e->record.differing)
@@ -406,10 +423,15 @@ static void close_all(mp_run *r)
     mp_store_close(r->store);
 }
 
-static mp_code open_trace(mp_run *r, mp_error *err)
+/* What is asked for beside the results. */
+static mp_code open_views(mp_run *r, mp_error *err)
 {
     const mp_run_options *o = r->options;
+    const mp_environment *m = &r->environment;
 
+    if (o->callgrind &&
+        mp_callgrind_open(r->arena, r->scratch.folder, m->device.isas, m->isa, &r->callgrind, err))
+        return err->code;
     return o->trace ? mp_trace_create(o->trace, o->command, &r->trace, err) : MP_OK;
 }
 
@@ -474,6 +496,13 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
 
     if (!engine)
         return refuse(&err, MP_EXIT_USAGE);
+    if (o->callgrind && engine != &mp_native_engine)
+        mp_error_set(&err, MP_EUSAGE,
+                     "--callgrind: counts the instructions of the native engine, not those of %s; "
+                     "leave it out, or use --engine native",
+                     mp_plain(o->engine).text);
+    if (err.code)
+        return refuse(&err, MP_EXIT_USAGE);
     plan.check = engine->check;
     if (mp_plan_make(a, &plan, &r.plan, &err) || check_references(&r, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
@@ -483,7 +512,7 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
-        hash_checkpoints(&r, &err) || open_trace(&r, &err) || open_engines(&r, engine, &err) ||
+        hash_checkpoints(&r, &err) || open_views(&r, &err) || open_engines(&r, engine, &err) ||
         stop_if_interrupted(&err) || begin_run(&r, &err)) {
         close_all(&r);
         return refuse(&err, status_of(err.code));

@@ -22,6 +22,8 @@ static const double DRIFT_MARGIN = 2;
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
 /* Threads that wait for each other spin, a little more or less each time. */
 static const double INSTRUCTIONS_EFFECT = 0.02;
+/* Of callgrind's count, whose unit is Ir: measured, two runs are 1e-5 apart. */
+static const double EXACT_EFFECT = 1e-4;
 static const double BYTES_FLOOR = 1; /* MiB: two equal runs of a small model differ by 0.4 */
 
 static bool higher_is_better(const char *metric)
@@ -242,7 +244,7 @@ static void judge_effect(mp_judgement *j, double effect, double floor)
     if (same && difference > effect * j->a)
         snprintf(j->why, sizeof j->why, "within %.0f %s", floor, j->unit);
     else
-        snprintf(j->why, sizeof j->why, "%s %.0f %%", same ? "within" : "beyond", 100 * effect);
+        snprintf(j->why, sizeof j->why, "%s %g %%", same ? "within" : "beyond", 100 * effect);
 }
 
 /* Whether one engine made both, in one version: a worker tells its versions under its name. */
@@ -292,7 +294,8 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
     const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
     const bool native = !strcmp(pair->a->engine, "native") && !strcmp(pair->b->engine, "native");
     const bool counted = !strcmp(j->metric, "instructions");
-    const bool of_machine = counted || !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
+    const bool exact = !strncmp(j->unit, "Ir", 2);
+    const bool of_machine = (counted && !exact) || !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
 
     if (of_machine && !same_machine) {
         j->verdict = MP_INCOMPARABLE;
@@ -303,7 +306,7 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
         j->verdict = MP_TOO_FEW;
         snprintf(j->why, sizeof j->why, "measured in one generation only");
     } else if (counted) {
-        judge_effect(j, INSTRUCTIONS_EFFECT, 0);
+        judge_effect(j, exact ? EXACT_EFFECT : INSTRUCTIONS_EFFECT, 0);
     } else if (of_machine) {
         judge_effect(j, native ? BYTES_EFFECT : WORKER_EFFECT, BYTES_FLOOR);
     } else {
