@@ -326,6 +326,95 @@ static void test_counters__are_recorded_beside_the_time(void **state)
                      "1");
 }
 
+/* ---- callgrind ------------------------------------------------------------------------------ */
+
+/* Stands in for valgrind: two processes, of which each leaves its total; then exit status $END. */
+static void write_valgrind(const cli *c)
+{
+    cli_write(c, "valgrind",
+              "#!/bin/sh\n"
+              "echo \"$MPBENCH_ISA $*\" >asked.txt\n"
+              "for a; do case $a in --callgrind-out-file=*) f=${a#*=};; esac; done\n"
+              "echo 'totals: 1000' >\"${f%%p}1\"; echo 'totals: 234' >\"${f%%p}2\"\n"
+              "echo 'the last words'; exit ${END:-0}\n");
+}
+
+static void test_callgrind__counts_the_cells_repro_line_once_more(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one",
+                 "reference: off\nrepeat: 3\nmatrix: {precision.default: [fp32, bf16]}\n");
+    write_valgrind(c);
+    cli_run(c, "chmod +x valgrind; PATH=\"$PWD:$PATH\" MPBENCH_COUNTERS=software \"$mpbench\" run "
+               "one.yaml --only precision.default=bf16 --callgrind");
+    cli_assert_status(c, 0);
+    cli_assert_query(c,
+                     "SELECT value || ' ' || unit LIKE '1234.0 Ir %' FROM metric WHERE name = "
+                     "'instructions'",
+                     "1");
+    cli_assert_query(c, "SELECT group_concat(repeat) FROM sample WHERE stage = 'total'", "0,1,2");
+    cli_run(c, "cat asked.txt; ls mpbench.db.cache");
+    cli_assert_has(c->out, "exe run one.yaml --only precision.default=bf16 --repeat 1 --warmup 0 "
+                           "--threads 1 --set reference=off");
+    cli_assert_has(c->out, "--tool=callgrind --toggle-collect=generate_once");
+    cli_run(c, "MPBENCH_ISA=base PATH=\"$PWD:$PATH\" \"$mpbench\" run one.yaml --callgrind");
+    cli_run(c, "cat asked.txt");
+    cli_assert_has(c->out, "base --quiet");
+}
+
+static void test_callgrind__a_count_that_fails_is_a_warning(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\n");
+    write_valgrind(c);
+    cli_run(c,
+            "chmod +x valgrind; END=9 PATH=\"$PWD:$PATH\" \"$mpbench\" run one.yaml --callgrind");
+    cli_assert_status(c, 0);
+    cli_assert_query(c, "SELECT warnings FROM cell",
+                     "no count of instructions: mpbench under valgrind ended with status 9: the "
+                     "last words");
+    cli_assert_query(c, "SELECT count(*) FROM metric WHERE unit LIKE 'Ir%'", "0");
+}
+
+static void test_callgrind__says_what_it_needs(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "");
+    cli_run(c, "PATH=/nowhere; \"$mpbench\" run one.yaml --callgrind");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->err, "--callgrind: there is no valgrind in PATH; install it");
+    cli_run(c, "\"$mpbench\" run one.yaml " FAKE "--callgrind");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "--callgrind: counts the instructions of the native engine");
+}
+
+/* The real one, on as little as there is to generate. */
+static void test_callgrind__counts_the_generation_alone(void **state)
+{
+    cli *c = *state;
+
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* valgrind does not run what AddressSanitizer watches */
+#endif
+    cli_run(c, "command -v valgrind");
+    if (c->status)
+        skip();
+    cli_scenario(c, "one", "reference: off\n");
+    cli_run(c, "\"$mpbench\" run one.yaml --callgrind --set inputs.steps=1 --set "
+               "inputs.complex_human_instruction=null --set inputs.max_sequence_length=16");
+    cli_assert_status(c, 0);
+    /* FLOPs are known, and a vector instruction does at most 16 (FMA of 8 floats), a scalar one at
+     * least a fraction of one: a generation with the rest of the program would be above */
+    cli_assert_query(c,
+                     "SELECT value BETWEEN (SELECT sum(flops) FROM op_profile) / 16 AND (SELECT "
+                     "sum(flops) + 4 * sum(bytes) FROM op_profile) FROM metric WHERE name = "
+                     "'instructions'",
+                     "1");
+}
+
 static void test_doctor__tells_the_roofline_and_whether_there_are_counters(void **state)
 {
     cli *c = *state;
@@ -349,6 +438,10 @@ int main(void)
         TEST(test_ops__of_a_native_cell_add_up_to_its_last_generation),
         TEST(test_ops__of_a_library_are_not_known),
         TEST(test_counters__are_recorded_beside_the_time),
+        TEST(test_callgrind__counts_the_cells_repro_line_once_more),
+        TEST(test_callgrind__a_count_that_fails_is_a_warning),
+        TEST(test_callgrind__says_what_it_needs),
+        TEST(test_callgrind__counts_the_generation_alone),
         TEST(test_doctor__tells_the_roofline_and_whether_there_are_counters),
     };
 

@@ -731,6 +731,26 @@ static void test_judge__gives_instructions_two_percent(void **state)
     json_decref(all);
 }
 
+static void test_judge__takes_exact_counts_at_their_word_on_any_machine(void **state)
+{
+    (void)state;
+    const int64_t run = add_run("here"), other = add_run_by("there", "another machine", "native");
+    static const double counts[] = {2e9, 2.0001e9, 2.001e9};
+    static const char *const settings[] = {"m=a", "m=b", "m=c"};
+    const mp_metric_row base = {"instructions", "run", -1, "", 2e9, "Ir base"};
+
+    for (int i = 0; i < 3; i++) {
+        const mp_metric_row count = {"instructions", "run", -1, "", counts[i], "Ir avx2"};
+        add_cell(i ? other : run, &(cell_spec){.settings = settings[i], .metrics = {count}});
+    }
+    add_cell(run, &(cell_spec){.settings = "m=base", .metrics = {base}});
+    assert_verdict("m=a", "m=b", "instructions", "same", "within 0.01 %");
+    assert_verdict("m=a", "m=c", "instructions", "worse", "beyond 0.01 %");
+    json_t *all = compare_json("m=a", "m=base");
+    assert_int_equal(metric_count(all), 0); /* other instructions */
+    json_decref(all);
+}
+
 static void test_judge__counts_casts_and_does_not_judge_their_one_time(void **state)
 {
     (void)state;
@@ -1058,6 +1078,7 @@ int main(void)
         WITH_STORE(test_judge__leaves_warm_ups_out),
         WITH_STORE(test_judge__gives_memory_two_percent_or_a_mebibyte),
         WITH_STORE(test_judge__gives_instructions_two_percent),
+        WITH_STORE(test_judge__takes_exact_counts_at_their_word_on_any_machine),
         WITH_STORE(test_judge__counts_casts_and_does_not_judge_their_one_time),
         WITH_STORE(test_judge__compares_no_time_of_other_machines),
         WITH_STORE(test_compare__tells_failing_from_fixed),
