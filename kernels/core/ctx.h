@@ -127,7 +127,7 @@ typedef struct mp_observer {
 /* CLOCK_MONOTONIC, in nanoseconds. */
 uint64_t mp_now_ns(void);
 
-/* Up to four; ops measure time and call them only while there is one. */
+/* Up to eight; ops measure time and call them only while there is one. */
 bool mp_observe(mp_ctx *c, mp_observer o);
 void mp_unobserve(mp_ctx *c, mp_observer o);
 

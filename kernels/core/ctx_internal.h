@@ -7,7 +7,7 @@
 
 struct mp_backend;
 
-enum { MP_SCOPE_DEPTH = 16, MP_OBSERVERS = 4 };
+enum { MP_SCOPE_DEPTH = 16, MP_OBSERVERS = 8 };
 
 /* What an op has to do, for those who observe it; all zero when it begins. */
 typedef struct mp_work {
