@@ -12,10 +12,11 @@
 #include "harness/folders.h"
 #include "harness/process.h"
 
-/* harness/engines/native_cell.c: on at the entry of a generation, off while it is told of. */
-#define TOGGLES                                                                     \
-    "--toggle-collect=generate_once --toggle-collect=seen_tensor --toggle-collect=" \
-    "seen_step --toggle-collect=seen_stage_end"
+/* harness/engines/native_cell.c: on at the entry of a generation, off while it is told of.  The
+ * compiler may add to a name. */
+#define TOGGLES                                                          \
+    "'--toggle-collect=generate_once*' '--toggle-collect=seen_tensor*' " \
+    "'--toggle-collect=seen_step*' '--toggle-collect=seen_stage_end*'"
 
 mp_code mp_callgrind_open(mp_arena *a, const char *folder, const char *isas, const char *asked,
                           mp_callgrind *out, mp_error *err)

@@ -217,11 +217,8 @@ static void warn(void *user, const char *text)
         send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
-/* harness/callgrind.c counts from the entry to the end of generate_once, but not in these, by their
- * names. */
-#define CALLGRIND_TOGGLE __attribute__((noinline, noclone))
-
-/* ---- the same, told to the trace and left out of the counters -------------------------------- */
+/* ---- the same, told to the trace and left out of the counters --------------------------------
+ * harness/callgrind.c leaves out the last three by their names. */
 
 /* What the trace cost is no part of the generation. */
 static void leave_out_trace(engine *e)
@@ -240,7 +237,7 @@ static void seen_stage_begin(void *user, const char *stage)
     mp_cell_trace_stage(&e->trace, stage);
 }
 
-CALLGRIND_TOGGLE static void seen_stage_end(void *user, const char *stage)
+static void seen_stage_end(void *user, const char *stage)
 {
     engine *e = user;
 
@@ -251,7 +248,7 @@ CALLGRIND_TOGGLE static void seen_stage_end(void *user, const char *stage)
     mp_counters_resume(&e->counters);
 }
 
-CALLGRIND_TOGGLE static void seen_step(void *user, int index, int steps)
+static void seen_step(void *user, int index, int steps)
 {
     engine *e = user;
 
@@ -261,8 +258,7 @@ CALLGRIND_TOGGLE static void seen_step(void *user, int index, int steps)
     mp_counters_resume(&e->counters);
 }
 
-CALLGRIND_TOGGLE static void seen_tensor(void *user, const char *name, mp_tensor fp32,
-                                         mp_dtype dtype)
+static void seen_tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
 {
     engine *e = user;
 
@@ -355,7 +351,8 @@ static void diagnose(engine *e)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-CALLGRIND_TOGGLE static void generate_once(engine *e, const mp_sink *sink)
+/* What harness/callgrind.c counts, by this name. */
+static __attribute__((noinline)) void generate_once(engine *e, const mp_sink *sink)
 {
     const double start = now();
 
