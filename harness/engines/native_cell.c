@@ -446,9 +446,6 @@ static void run_pipeline(engine *e, const mp_sink *sink)
         send_counts(e);
         mp_cell_trace_generation_end(&e->trace);
     }
-    close_trace(e);
-    if (e->broken && !e->err.code)
-        diagnose(e);
 }
 
 /* Each component's dtype, then the overrides, which win. */
@@ -520,7 +517,10 @@ int mp_native_run(const mp_native_cell *cell, int fd)
         mp_cell_trace_open(&e.trace, job->trace, e.c);
         mp_faults_install(e.c);
         run_pipeline(&e, &sink);
+        close_trace(&e);
     }
+    if (e.broken && !e.err.code)
+        diagnose(&e);
     if (e.err.code)
         send_error(&e, &e.err);
     else
