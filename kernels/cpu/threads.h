@@ -28,5 +28,11 @@ void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg);
  * False when memory is short: the context has failed.  Called by a kernel before mp_parallel. */
 bool mp_scratch_reserve(mp_ctx *c, size_t bytes);
 void *mp_scratch(mp_ctx *c, int worker);
+/* What all workers share while one op runs. */
+typedef enum mp_shared { MP_SHARED_SLAB, MP_SHARED_WEIGHTS, MP_SHARED_COUNT } mp_shared;
+
+/* An area of at least `bytes`, 64-byte aligned, content undefined; it grows and stays, and the next
+ * op takes it again.  NULL when memory is short: the context has failed. */
+void *mp_scratch_shared(mp_ctx *c, mp_shared which, size_t bytes);
 
 #endif
