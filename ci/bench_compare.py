@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench_startup import bench_startup
+
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = ("fp32", "fp16", "bf16")
 ENGINES = ("native", "diffusers")
@@ -167,7 +169,7 @@ def main() -> None:
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("ops", "sana", "sd3"))
+    parser.add_argument("--only", choices=("ops", "sana", "sd3", "startup"))
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1")
@@ -179,6 +181,8 @@ def main() -> None:
         rows += bench_runs(sana_runs(), args, env)
     if args.only in (None, "sd3"):
         rows += bench_runs(sd3_runs(), args, env)
+    if args.only in (None, "startup"):
+        rows += bench_startup(args.build, args.rounds, args.threads, env)
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))

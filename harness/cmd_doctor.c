@@ -32,6 +32,9 @@ static int check_machine(mp_arena *a)
         return MP_EXIT_USAGE;
     }
     line("ok", "isa", mp_arena_printf(a, "%s%s", e.device.isa, e.isa ? " (MPBENCH_ISA)" : ""));
+    line("ok", "bits",
+         "the same for any number of threads; those of two instruction sets differ in the last "
+         "places,\nso output hashes and references hold for one of them, on one CPU and build");
     line("ok", "threads", mp_arena_printf(a, "%d", e.device.threads));
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
         for (int k = 0; k < e.count; k++)
@@ -126,14 +129,13 @@ static mp_code open_checkpoint(mp_arena *a, const mp_pipeline_def *p, const char
 {
     const mp_device_options o = {.threads = 1};
     const mp_sink sink = {0};
-    mp_weights_stats stats = {0};
     mp_scenario s = {0};
     mp_ctx *c = NULL;
     void *pipeline = NULL;
 
     if (!probe_scenario(a, p, path, &s, err) && !p->check(&s.request, err) &&
         !mp_device_open(&o, &c, err) && !p->open(c, &s.request, &sink, &pipeline, err)) {
-        p->weights(pipeline, &stats);
+        const mp_weights_stats stats = mp_pipeline_weights(p, pipeline);
         *size = mp_arena_printf(a, "%s: %lld parameters, %.1f MiB", p->name,
                                 (long long)stats.parameters, (double)stats.mapped / 1048576.0);
     }

@@ -13,6 +13,7 @@ enum {
     MAX_TENSORS = 1 << 14,
     MAX_ACTIONS = 1 << 14,
     MAX_OPS = 1 << 12,
+    MAX_BYTES = 1 << 12,
     MAX_WARNINGS = 1 << 16
 };
 
@@ -354,6 +355,40 @@ static void on_warning(mp_record *r, const char *text)
                    r->more_warnings ? "and more warnings than are kept" : text);
 }
 
+/* What the event "bytes" counts: the names of metrics, without their "_mib". */
+static const char *counted(const json_t *event)
+{
+    static const char *const names[] = {"weights_in_place", "weights_resident", "weights_converted",
+                                        "activations",      "scratch",          "rss_peak"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], peek(event, "of")))
+            return names[i];
+    return NULL;
+}
+
+static void on_bytes(mp_record *r, const json_t *event)
+{
+    const mp_bytes row = {.of = counted(event),
+                          .stage = short_text_of(r, event, "stage", sizeof r->begun - 1),
+                          .module = short_text_of(r, event, "module", MP_ERROR_MODULE - 1),
+                          .bytes = int_of(event, "bytes", -1)};
+
+    if (!row.of || !*row.stage || row.bytes < 0 || r->bytes_count >= MAX_BYTES) {
+        r->malformed++;
+        return;
+    }
+    for (int i = 0; i < r->bytes_count; i++) {
+        mp_bytes *b = &r->bytes[i];
+        if (b->of == row.of && !strcmp(b->stage, row.stage) && !strcmp(b->module, row.module)) {
+            b->bytes = b->bytes < row.bytes ? row.bytes : b->bytes;
+            return;
+        }
+    }
+    r->bytes = room_for(r, r->bytes, r->bytes_count, &r->bytes_room, sizeof *r->bytes);
+    r->bytes[r->bytes_count++] = row;
+}
+
 static int64_t bytes_of(const json_t *event, const char *key)
 {
     const int64_t value = int_of(event, key, 0);
@@ -392,6 +427,8 @@ static void on_event(mp_record *r, const json_t *event)
         on_counters(r, event);
     } else if (!strcmp(kind, "roofline")) {
         on_roofline(r, event);
+    } else if (!strcmp(kind, "bytes")) {
+        on_bytes(r, event);
     } else if (!strcmp(kind, "weights")) {
         r->weights_mapped = int_of(event, "mapped", 0);
         r->weights_converted = int_of(event, "converted", 0);

@@ -34,6 +34,13 @@ typedef struct mp_counts {
     double value[MP_COUNTERS]; /* by mp_counter_names; NaN: not counted */
 } mp_counts;
 
+/* A part of the memory in a stage; the most over the repeats. */
+typedef struct mp_bytes {
+    const char *of;             /* "scratch": a name of the table in record.c */
+    const char *stage, *module; /* module "": of the whole */
+    int64_t bytes;
+} mp_bytes;
+
 typedef struct mp_record {
     mp_arena *arena;
     mp_sample_row *samples;
@@ -49,6 +56,8 @@ typedef struct mp_record {
     mp_roofline roofline; /* of the machine; flops 0: not told */
     mp_stage_memory stages[8];
     int stage_count;
+    mp_bytes *bytes;
+    int bytes_count, bytes_room;
     mp_text warnings;
     bool more_warnings; /* than are kept */
     int64_t weights_mapped, weights_converted;

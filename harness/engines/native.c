@@ -2,6 +2,7 @@
 #include "harness/engines/native.h"
 
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -132,7 +133,10 @@ static mp_code native_open(mp_arena *a, const mp_engine_options *o, mp_engine **
     *n = (native){.base = {.def = &mp_native_engine, .name = "native", .version = MPBENCH_VERSION},
                   .isa = o->machine->isa,
                   .threads = o->threads};
-    n->base.identity = mp_arena_printf(a, "%s\n%s", o->machine->program, o->machine->device.isa);
+    /* The C library's and OpenBLAS's functions are others on another CPU; threads change no bit. */
+    n->base.identity =
+        mp_arena_printf(a, "%s\n%s\n%s\n%s\n%s", o->machine->program, o->machine->device.isa,
+                        o->machine->device.cpu, o->machine->device.blas, gnu_get_libc_version());
     *out = &n->base;
     return MP_OK;
 }

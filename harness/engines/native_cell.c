@@ -12,6 +12,7 @@
 #include "harness/engines/cell_trace.h"
 #include "harness/engines/faults.h"
 #include "harness/engines/native.h"
+#include "harness/engines/native_memory.h"
 #include "harness/engines/profile.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
@@ -32,7 +33,9 @@ typedef struct engine {
     bool broken;                        /* a non-finite output was seen */
     bool found;                         /* the observer has its first non-finite value */
     double began;                       /* of the stage */
-    double paused, total, total_paused; /* time spent recording, not generating */
+    double paused, total, total_paused; /* time spent recording or loading, not generating */
+    double loading;                     /* since the last sample of "load" */
+    mp_rss_meter rss;
     mp_cell_trace trace;
     mp_counters counters;
     mp_error err;
@@ -99,6 +102,33 @@ static void send_stage(engine *e, const char *stage, double seconds)
                          "seconds", seconds, "activations", (json_int_t)mp_pool_get(e->c).peak));
 }
 
+static void send_bytes(void *user, const char *of, const char *module, size_t bytes)
+{
+    engine *e = user;
+
+    send_event(e, json_pack("{ss ss ss ss sI}", "event", "bytes", "of", of, "stage",
+                            e->progress->stage, "module", module, "bytes", (json_int_t)bytes));
+}
+
+/* What the stage's memory consists of, told once; and the process's peak, told each time. */
+static void send_memory(engine *e, const char *stage)
+{
+    const bool real = !e->job->request.rehearse;
+
+    if (e->capture && strcmp(stage, "load"))
+        mp_stage_memory_tell(e->c, e->job->pipeline, e->pipeline, stage, real, send_bytes, e);
+    if (real)
+        send_bytes(e, "rss_peak", "", mp_rss_peak(&e->rss));
+}
+
+/* Of the whole process, as the kernel's own mark was set back by each stage. */
+static void send_peak(engine *e)
+{
+    if (!e->job->request.rehearse)
+        send_event(e, json_pack("{ss sI}", "event", "memory", "peak_rss",
+                                (json_int_t)mp_rss_highest(&e->rss)));
+}
+
 /* What the policy did in the stage. */
 static void send_actions(engine *e, const char *stage)
 {
@@ -121,8 +151,25 @@ static void stage_begin(void *user, const char *stage)
     strncpy(p->stage, stage, sizeof p->stage - 1);
     p->step = strcmp(stage, "denoise") ? -1 : 0;
     mp_pool_reset_peak(e->c);
+    mp_rss_begin(&e->rss);
     e->paused = 0;
     e->began = now();
+}
+
+/* A generation loads before several of its stages: one sample says how long in all, the first one
+ * with the opening.  It is no part of the generation's time, as in a library that loads first. */
+static void add_loading(engine *e, double seconds)
+{
+    e->loading += seconds;
+    e->total_paused += seconds;
+}
+
+static void send_loading(engine *e)
+{
+    if (e->loading > 0 && !e->found)
+        send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "load", "repeat",
+                                e->repeat, "seconds", e->loading));
+    e->loading = 0;
 }
 
 static void stage_end(void *user, const char *stage)
@@ -130,8 +177,11 @@ static void stage_end(void *user, const char *stage)
     engine *e = user;
     const double end = now();
 
-    if (!e->found)
+    if (!strcmp(stage, "load"))
+        add_loading(e, end - e->began);
+    else if (!e->found)
         send_stage(e, stage, end - e->began - e->paused);
+    send_memory(e, stage);
     send_actions(e, stage);
     e->total_paused += now() - end;
 }
@@ -359,11 +409,13 @@ static __attribute__((noinline)) void generate_once(engine *e, const mp_sink *si
     e->total_paused = 0;
     e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
     e->total = now() - start - e->total_paused;
+    send_loading(e);
     send_actions(e, e->progress->stage); /* of a stage that has failed and was not ended */
     if (!e->err.code)
         send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
                                 e->repeat, "seconds", e->total));
     e->capture = false;
+    mp_account(e->c, false);
 }
 
 static void send_op(void *user, const mp_op_row *row)
@@ -423,9 +475,8 @@ static void close_trace(engine *e)
 
 static void send_weights(engine *e)
 {
-    mp_weights_stats w = {0};
+    const mp_weights_stats w = mp_pipeline_weights(e->job->pipeline, e->pipeline);
 
-    e->job->pipeline->weights(e->pipeline, &w);
     send_event(e, json_pack("{ss sI sI}", "event", "weights", "mapped", (json_int_t)w.mapped,
                             "converted", (json_int_t)w.converted));
 }
@@ -434,10 +485,14 @@ static void run_pipeline(engine *e, const mp_sink *sink)
 {
     const mp_job *j = e->job;
 
-    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err))
+    e->repeat = -j->warmup;
+    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err)) {
+        send_loading(e);
         return;
+    }
     send_weights(e);
     e->capture = true;
+    mp_account(e->c, true);
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
         mp_cell_trace_generation(&e->trace, i);
@@ -511,6 +566,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
     catch_signals();
     if (job->cell)
         mp_counters_open(&e.counters, mp_faults_counters());
+    mp_rss_open(&e.rss);
     open_device(&e, cell);
     if (!e.err.code) {
         mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
@@ -518,6 +574,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
         mp_faults_install(e.c);
         run_pipeline(&e, &sink);
         close_trace(&e);
+        send_peak(&e);
     }
     if (e.broken && !e.err.code)
         diagnose(&e);
@@ -529,6 +586,7 @@ int mp_native_run(const mp_native_cell *cell, int fd)
     mp_device_close(e.c);
     mp_counters_close(&e.counters);
     free(e.declared);
+    mp_rss_close(&e.rss);
     running = NULL;
     return 0;
 }

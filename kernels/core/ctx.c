@@ -29,6 +29,7 @@ void mp_ctx_free(mp_ctx *c)
         return;
     mp_action_clear(c);
     mp_free(c->actions);
+    mp_account_free(c->account);
     mp_pool_free(c->pool);
     mp_free(c);
 }
@@ -162,7 +163,7 @@ mp_tensor mp_new(mp_ctx *c, mp_dtype dtype, int rank, const int64_t *dims)
     if (checked_numel(dtype, rank, dims) < 0)
         return mp_fail(c, MP_ESHAPE, NULL, "no tensor can have the shape %s",
                        mp_shape_text(t, shape, sizeof shape));
-    t.data = mp_pool_alloc(c->pool, mp_nbytes(t));
+    t.data = mp_pool_alloc(c->pool, mp_nbytes(t), mp_account_module(c));
     if (!t.data) {
         const mp_pool_stats s = mp_pool_stats_of(c->pool);
         return mp_fail(c, MP_ENOMEM, NULL,

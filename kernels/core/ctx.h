@@ -87,7 +87,8 @@ mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x);
 /* The same for up to eight tensors. */
 void mp_keep_all(mp_ctx *c, mp_mark mark, int n, const mp_tensor *xs);
 void mp_drop(mp_ctx *c, mp_mark mark);
-/* Gives unused pages back to the system: between tiles, and when a stage is over. */
+/* Gives all unused pages back to the system, when a stage is over.  Without it, those that go
+ * beyond the peak go back, but for a sixteenth of it. */
 void mp_trim(mp_ctx *c);
 
 typedef struct mp_pool_stats {
@@ -99,6 +100,15 @@ typedef struct mp_pool_stats {
 } mp_pool_stats;
 mp_pool_stats mp_pool_get(const mp_ctx *c);
 void mp_pool_reset_peak(mp_ctx *c); /* peak = live: the start of a stage */
+
+/* Whether each new block remembers the module that asks for it; false: no memory for that. */
+bool mp_account(mp_ctx *c, bool on);
+typedef struct mp_share {
+    const char *module; /* the context's; "": outside of all modules, or not accounted */
+    size_t bytes;
+} mp_share;
+/* What was in use when the pool was last at its peak, by module, the largest first; how many. */
+int mp_peak_shares(const mp_ctx *c, mp_share *out, int room);
 
 /* --- observers ----------------------------------------------------------------------------- */
 

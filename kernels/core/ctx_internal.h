@@ -18,6 +18,8 @@ typedef struct mp_work {
 struct mp_ctx {
     mp_error err;
     mp_pool *pool;
+    struct mp_account *account; /* names of modules that own blocks; NULL: none yet */
+    bool accounting;
     mp_policy policy;
     mp_e4m3_overflow e4m3;
     const struct mp_backend *backend;     /* the kernels of the chosen device */
@@ -91,6 +93,9 @@ void mp_pushv(mp_ctx *c, const char *format, va_list args);
 mp_dtype mp_declared(const mp_ctx *c, const char *module);
 /* Of the scope `up` pushes above the current one; MP_DTYPE_COUNT: none, or outside all. */
 mp_dtype mp_scope_dtype(const mp_ctx *c, int up);
+/* kernels/core/account.c: the number of the module that runs now; 0: not accounted. */
+uint32_t mp_account_module(mp_ctx *c);
+void mp_account_free(struct mp_account *a);
 /* Adds to the record; a->op must be a constant. */
 void mp_act_on_record(mp_ctx *c, const mp_action *a);
 

@@ -73,3 +73,10 @@ void mp_cpu_single_blas(void)
 {
     openblas_set_num_threads(1);
 }
+
+int blas_thread_shutdown_(void); /* OpenBLAS's own handler of pthread_atfork, in no header */
+
+void mp_cpu_quiet_blas(void)
+{
+    blas_thread_shutdown_();
+}

@@ -307,3 +307,12 @@ int mp_threads_count(const mp_threads *t)
 {
     return t->count;
 }
+
+size_t mp_threads_scratch(const mp_threads *t)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < t->count; i++)
+        bytes += t->workers[i].scratch.size;
+    return bytes;
+}

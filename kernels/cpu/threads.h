@@ -20,6 +20,7 @@ typedef void mp_task_fn(void *arg, int64_t task, int worker);
 mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err);
 void mp_threads_stop(mp_threads *t); /* joins; NULL is fine */
 int mp_threads_count(const mp_threads *t);
+size_t mp_threads_scratch(const mp_threads *t); /* bytes, of all workers together */
 
 /* Runs fn for task 0..tasks-1 on all workers of the context and returns when all are done. */
 void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg);

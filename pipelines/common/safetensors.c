@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -375,6 +376,36 @@ void mp_safetensors_close(mp_safetensors *s)
         munmap(s->map, s->size);
     mp_free(s->path);
     mp_free(s);
+}
+
+void mp_safetensors_forget(mp_safetensors *s)
+{
+    if (s->map)
+        madvise((void *)s->map, s->size, MADV_DONTNEED);
+}
+
+/* /proc/self/pagemap: one word a page, whose last bit says that it is there. */
+size_t mp_safetensors_resident(const mp_safetensors *s)
+{
+    enum { WORDS = 4096 };
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (s->size + page - 1) / page;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t words[WORDS];
+    size_t found = 0;
+    ssize_t n = 0;
+
+    for (size_t at = 0; fd >= 0 && n >= 0 && at < pages; at += (size_t)n / sizeof *words) {
+        const size_t ask = pages - at < WORDS ? pages - at : WORDS;
+        n = pread(fd, words, ask * sizeof *words,
+                  (off_t)(((uintptr_t)s->map / page + at) * sizeof *words));
+        if (n < (ssize_t)sizeof *words)
+            break;
+        for (size_t i = 0; i < (size_t)n / sizeof *words; i++)
+            found += words[i] >> 63;
+    }
+    if (fd >= 0)
+        close(fd);
+    return found * page;
 }
 
 const char *mp_safetensors_path(const mp_safetensors *s)

@@ -53,6 +53,7 @@ struct mp_weights {
     int64_t ignored_count;
     char *own; /* converted parameters, one anonymous mapping */
     size_t own_size;
+    bool loaded; /* own has its values; else nobody may touch it */
     problem_list missing, misshapen, surplus, unreadable;
     bool no_memory;
 };
@@ -530,18 +531,14 @@ static void convert(const mp_weights *w, const param *p, char *to)
     forget_pages(from + kept, (size_t)n * in - kept);
 }
 
-static void place(const mp_weights *w, param *p, char *to)
+static mp_code no_memory_for_own(mp_weights *w, mp_error *err)
 {
-    p->bound.data = to;
-    if (w->o.no_values)
-        return;
-    if (p->converted)
-        convert(w, p, to);
-    else
-        memcpy(to, p->source.data, mp_nbytes(p->source));
+    return mp_error_set(err, MP_ENOMEM, "%s: no memory for %zu bytes of converted weights", w->dir,
+                        w->own_size);
 }
 
-static mp_code convert_all(mp_weights *w, mp_error *err)
+/* Addresses for what is converted or copied: they stay, the pages behind them come and go. */
+static mp_code reserve_own(mp_weights *w, mp_error *err)
 {
     size_t at = 0;
 
@@ -550,22 +547,60 @@ static mp_code convert_all(mp_weights *w, mp_error *err)
             w->own_size += padded_bytes(&w->params[i]);
     if (!w->own_size)
         return MP_OK;
-    void *own = mmap(NULL, w->own_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *own =
+        mmap(NULL, w->own_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (own == MAP_FAILED) {
-        const size_t size = w->own_size;
+        no_memory_for_own(w, err);
         w->own_size = 0;
-        return mp_error_set(err, MP_ENOMEM, "%s: no memory for %zu bytes of converted weights",
-                            w->dir, size);
+        return err->code;
     }
     w->own = own;
     for (int64_t i = 0; i < w->param_count; i++)
         if (needs_copy(&w->params[i])) {
-            const size_t bytes = padded_bytes(&w->params[i]);
-            place(w, &w->params[i], w->own + at);
-            at += bytes;
+            w->params[i].bound.data = w->own + at;
+            at += padded_bytes(&w->params[i]);
         }
-    mprotect(w->own, w->own_size, PROT_READ);
     return MP_OK;
+}
+
+static void forget_files(mp_weights *w)
+{
+    for (int64_t i = 0; i < w->files.count; i++)
+        mp_safetensors_forget(w->files.file[i]);
+}
+
+bool mp_weights_need_load(const mp_weights *w)
+{
+    return w->own && !w->loaded;
+}
+
+mp_code mp_weights_load(mp_weights *w, mp_error *err)
+{
+    if (!mp_weights_need_load(w))
+        return MP_OK;
+    if (mprotect(w->own, w->own_size, PROT_READ | PROT_WRITE))
+        return no_memory_for_own(w, err);
+    for (int64_t i = 0; !w->o.no_values && i < w->param_count; i++) {
+        const param *p = &w->params[i];
+        if (needs_copy(p) && p->converted)
+            convert(w, p, p->bound.data);
+        else if (needs_copy(p))
+            memcpy(p->bound.data, p->source.data, mp_nbytes(p->source));
+    }
+    mprotect(w->own, w->own_size, PROT_READ);
+    forget_files(w); /* also the pages that two parameters share */
+    w->loaded = true;
+    return MP_OK;
+}
+
+void mp_weights_unload(mp_weights *w)
+{
+    forget_files(w);
+    if (!w->own)
+        return;
+    mprotect(w->own, w->own_size, PROT_NONE);
+    madvise(w->own, w->own_size, MADV_DONTNEED);
+    w->loaded = false;
 }
 
 mp_code mp_weights_finish(mp_weights *w, mp_error *err)
@@ -573,7 +608,9 @@ mp_code mp_weights_finish(mp_weights *w, mp_error *err)
     mp_code code = w->no_memory ? no_memory(w->dir, err) : check_names(w, err);
 
     if (!code)
-        code = convert_all(w, err);
+        code = reserve_own(w, err);
+    if (!code && !w->o.load_later)
+        code = mp_weights_load(w, err);
     for (int64_t i = 0; !code && i < w->slot_count; i++)
         *w->slots[i].to = w->params[w->slots[i].param].bound;
     return code;
@@ -585,10 +622,23 @@ mp_weights_stats mp_weights_get_stats(const mp_weights *w)
 
     for (int64_t i = 0; i < w->files.count; i++)
         s.mapped += mp_safetensors_bytes(w->files.file[i]);
-    for (int64_t i = 0; i < w->param_count; i++)
-        if (w->params[i].full)
-            s.parameters += mp_numel(w->params[i].source);
+    for (int64_t i = 0; i < w->param_count; i++) {
+        const param *p = &w->params[i];
+        if (p->full)
+            s.parameters += mp_numel(p->source);
+        if (p->full && !needs_copy(p))
+            s.in_place += mp_nbytes(p->source);
+    }
     return s;
+}
+
+size_t mp_weights_resident(const mp_weights *w)
+{
+    size_t bytes = 0;
+
+    for (int64_t i = 0; i < w->files.count; i++)
+        bytes += mp_safetensors_resident(w->files.file[i]);
+    return bytes;
 }
 
 mp_dtype mp_weights_dtype(const mp_weights *w)

@@ -50,6 +50,7 @@ typedef struct mp_weights_options {
     bool round_trip_fp32; /* load: to -- buffers too are cast, as .to(dtype) does */
     /* For the device "meta": converted parameters get their address space and no values. */
     bool no_values;
+    bool load_later; /* mp_weights_finish leaves the conversion to mp_weights_load */
 } mp_weights_options;
 
 /* The options and what they point to must live until mp_weights_finish. */
@@ -71,12 +72,23 @@ void mp_weights_strip(mp_weights *w, const char *prefix);
 bool mp_weights_has(const mp_weights *w, const char *name);
 mp_code mp_weights_finish(mp_weights *w, mp_error *err);
 
+/* Makes the converted parameters, unless they are there: under load_later before the first op of
+ * the model, and again after mp_weights_unload.  Fails for want of memory only. */
+mp_code mp_weights_load(mp_weights *w, mp_error *err);
+bool mp_weights_need_load(const mp_weights *w);
+/* Gives all pages back to the system.  Those of the files come again on use; the converted ones
+ * need mp_weights_load, and whoever touches them before that is killed.  Bound tensors stay. */
+void mp_weights_unload(mp_weights *w);
+
 typedef struct mp_weights_stats {
     size_t mapped;    /* bytes of the files */
-    size_t converted; /* bytes of own memory */
+    size_t in_place;  /* of them, those of bound parameters that are not converted */
+    size_t converted; /* bytes of own memory, loaded or not */
     int64_t parameters;
 } mp_weights_stats;
 mp_weights_stats mp_weights_get_stats(const mp_weights *w);
+/* Bytes of the files' pages that are in this process's memory now. */
+size_t mp_weights_resident(const mp_weights *w);
 /* The dtype that torch reports as model.dtype: the component's. */
 mp_dtype mp_weights_dtype(const mp_weights *w);
 

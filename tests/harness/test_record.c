@@ -259,6 +259,57 @@ static void test_record__what_the_machine_can_do(void **state)
     assert_true(r->roofline.flops == 0);
     line(r, "{\"event\":\"roofline\",\"flops\":1e9,\"pairs\":2e9,\"copy\":3e9}");
     assert_true(r->roofline.flops == 1e9 && r->roofline.pairs == 2e9 && r->roofline.copy == 3e9);
+    /* Of several times the most; by what is counted, stage and module. */
+    close_record(r);
+}
+
+static void test_record__bytes_of_each_part_of_the_memory(void **state)
+{
+    static const struct {
+        const char *of, *stage, *module;
+        int64_t bytes;
+    } expected[] = {{"rss_peak", "denoise", "", 900},
+                    {"rss_peak", "decode", "", 800},
+                    {"activations", "denoise", "transformer.proj_out", 30},
+                    {"activations", "denoise", "transformer.pos_embed", 20}};
+    static const char *const bad[] = {
+        "{\"event\":\"bytes\",\"of\":\"secrets\",\"stage\":\"denoise\",\"module\":\"\",\"bytes\":1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"\",\"module\":\"\",\"bytes\":1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"denoise\",\"module\":\"\",\"bytes\":-1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"denoise\",\"module\":\"\"}",
+    };
+    static const int64_t told[] = {700, 900, 100};
+    mp_record *r = open_record();
+    char text[200];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        snprintf(text, sizeof text,
+                 "{\"event\":\"bytes\",\"of\":\"rss_peak\",\"stage\":\"denoise\",\"module\":\"\","
+                 "\"bytes\":%lld}",
+                 (long long)told[i]);
+        line(r, text);
+    }
+    for (int i = 1; i < 4; i++) {
+        snprintf(text, sizeof text,
+                 "{\"event\":\"bytes\",\"of\":\"%s\",\"stage\":\"%s\",\"module\":\"%s\","
+                 "\"bytes\":%lld}",
+                 expected[i].of, expected[i].stage, expected[i].module,
+                 (long long)expected[i].bytes);
+        line(r, text);
+    }
+    assert_int_equal(r->malformed, 0);
+    assert_int_equal(r->bytes_count, 4);
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(r->bytes[i].of, expected[i].of);
+        assert_string_equal(r->bytes[i].stage, expected[i].stage);
+        assert_string_equal(r->bytes[i].module, expected[i].module);
+        assert_int_equal(r->bytes[i].bytes, expected[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        line(r, bad[i]);
+    assert_int_equal(r->malformed, sizeof bad / sizeof *bad);
+    assert_int_equal(r->bytes_count, 4);
     close_record(r);
 }
 
@@ -386,7 +437,8 @@ static void test_record__quotes_what_was_no_event(void **state)
     close_record(r);
 }
 
-/* ---- malformed and hostile ------------------------------------------------------------------ */
+/* ---- malformed and hostile ------------------------------------------------------------------
+ */
 
 static void test_record__what_is_no_event_is_counted_and_changes_nothing(void **state)
 {
@@ -700,6 +752,7 @@ int main(void)
         cmocka_unit_test(test_record__where_the_time_went),
         cmocka_unit_test(test_record__what_the_counters_say),
         cmocka_unit_test(test_record__what_the_machine_can_do),
+        cmocka_unit_test(test_record__bytes_of_each_part_of_the_memory),
         cmocka_unit_test(test_record__weights_warnings_steps_and_the_end),
         cmocka_unit_test(test_record__the_first_non_finite_place_stays),
         cmocka_unit_test(test_record__the_first_error_stays),

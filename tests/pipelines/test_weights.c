@@ -132,6 +132,45 @@ static void test_weights__values_are_torchs_for_every_file_dtype_and_storage(voi
     mp_safetensors_close(goldens);
 }
 
+/* What is converted comes with mp_weights_load and goes with mp_weights_unload, at the same place;
+ * what is mapped is there when it is read. */
+static void test_weights__come_and_go_with_their_stage(void **state)
+{
+    static const mp_dtype dtypes[] = {MP_F32, MP_BF16}; /* of a file in fp32: mapped, converted */
+    mp_weights_options o = plain;
+    mp_error err = {0};
+    mp_safetensors *goldens;
+    mp_tensor t;
+
+    (void)state;
+    write_source("f32");
+    mp_safetensors_open(MP_FIXTURES "/weights/expected.safetensors", &goldens, &err);
+    assert_ok(&err);
+    o.load_later = true;
+    for (int i = 0; i < 2; i++) {
+        o.dtype = dtypes[i];
+        mp_weights *w = open_ok(&o);
+        mp_weights_bind(w, &t, 2, MP_DIMS(16, 16), "layer.weight");
+        mp_weights_finish(w, &err);
+        assert_ok(&err);
+        const void *const at = t.data;
+        assert_int_equal(mp_weights_get_stats(w).in_place, i ? 0 : 256 * sizeof(float));
+        for (int times = 0; times < 2; times++) {
+            assert_int_equal(mp_weights_need_load(w), i == 1);
+            assert_int_equal(mp_weights_load(w, &err), MP_OK);
+            assert_false(mp_weights_need_load(w));
+            assert_ptr_equal(t.data, at);
+            assert_values(t, goldens, i ? "f32.bf16" : "f32.fp32");
+            if (i == 0)
+                assert_true(mp_weights_resident(w) > 0);
+            mp_weights_unload(w);
+            assert_int_equal(mp_weights_resident(w), 0);
+        }
+        mp_weights_close(w);
+    }
+    mp_safetensors_close(goldens);
+}
+
 static const shape block[] = {
     {"blocks.0.to_q.weight", 2, {2, 3}},    {"blocks.0.to_q.bias", 1, {2}},
     {"blocks.0.norm1.weight", 1, {4}},      {"blocks.0.norm1.proj.weight", 2, {2, 2}},
@@ -598,6 +637,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights__values_are_torchs_for_every_file_dtype_and_storage),
+        cmocka_unit_test(test_weights__come_and_go_with_their_stage),
         cmocka_unit_test(test_weights__storage_holds_for_layers_outside_the_skipped_modules),
         cmocka_unit_test(test_weights__keep_fp32_holds_for_half_loads_only),
         cmocka_unit_test(test_weights__keep_fp32_of_fp16_holds_for_fp16_loads_only),

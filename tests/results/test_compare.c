@@ -38,13 +38,12 @@ static int drop_store(void **state)
     return 0;
 }
 
-/* version: of the library that the engine drives, NULL for none. */
-static int64_t add_versioned_run(const char *label, const char *machine, const char *engine,
-                                 const char *version)
+/* told: a line of the environment, value NULL for none. */
+static int64_t add_run_that_told(const char *label, const char *machine, const char *engine,
+                                 mp_pair told)
 {
     static int count;
-    char uuid[40], key[40];
-    const mp_pair told = {key, version};
+    char uuid[40];
     const mp_run_info run = {.uuid = uuid,
                              .label = label,
                              .engine = engine,
@@ -53,15 +52,24 @@ static int64_t add_versioned_run(const char *label, const char *machine, const c
                              .plan = "p",
                              .fingerprint = machine,
                              .environment = &told,
-                             .environment_count = version != NULL};
+                             .environment_count = told.value != NULL};
     mp_error err = {0};
     int64_t id = 0;
 
     snprintf(uuid, sizeof uuid, "%08d-0000-4000-8000-000000000000", ++count);
-    snprintf(key, sizeof key, "%s.version", engine);
     if (mp_store_begin_run(store, &run, &id, &err))
         fail_msg("%s", err.text);
     return id;
+}
+
+/* version: of the library that the engine drives, NULL for none. */
+static int64_t add_versioned_run(const char *label, const char *machine, const char *engine,
+                                 const char *version)
+{
+    char key[40];
+
+    snprintf(key, sizeof key, "%s.version", engine);
+    return add_run_that_told(label, machine, engine, (mp_pair){key, version});
 }
 
 static int64_t add_run_by(const char *label, const char *machine, const char *engine)
@@ -798,6 +806,40 @@ static void test_judge__compares_no_time_of_other_machines(void **state)
     assert_verdict("here", "there", "latent_rel_l2", "worse", "other machines");
     assert_verdict("here", "there", "image_rel_l2", "noise",
                    "other machines, less than the reference's noise, 0.001");
+}
+
+/* ---- instruction sets ----------------------------------------------------------------------- */
+
+static void test_compare__marks_pairs_of_different_instruction_sets(void **state)
+{
+    static const struct {
+        const char *label, *machine, *engine, *isa;
+    } runs[] = {{"old", "one", "native", "avx2"},
+                {"new", "two", "native", "amx"},
+                {"again", "three", "native", "amx"},
+                {"torch", "two", "diffusers", "avx2"}};
+    const cell_spec spec = {.settings = "precision.default=fp16",
+                            .metrics = {metric("latent_rel_l2", 0.1)}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++)
+        add_cell(add_run_that_told(runs[i].label, runs[i].machine, runs[i].engine,
+                                   (mp_pair){"isa", runs[i].isa}),
+                 &spec);
+    for (size_t i = 1; i < sizeof runs / sizeof *runs; i++) {
+        const bool differ = i == 1; /* of the others one is the same, one a worker's */
+        json_t *all = compare_json(runs[i - 1].label, runs[i].label);
+        const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+        char *text = compare_text(runs[i - 1].label, runs[i].label, MP_TEXT);
+        assert_int_equal(json_is_true(json_object_get(pair, "isas_differ")), differ);
+        assert_string_equal(word(json_object_get(pair, "b"), "isa"), runs[i].isa);
+        assert_int_equal(strstr(text, "* A and B ran with different instruction sets (such as "
+                                      "avx2 and amx)") != NULL,
+                         differ);
+        assert_int_equal(strstr(text, "- *  ") != NULL, differ);
+        json_decref(all);
+        free(text);
+    }
 }
 
 /* ---- outcomes and the gate ------------------------------------------------------------------ */
