@@ -1,13 +1,16 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
+#include "harness/engines/counters.h"
 #include "harness/engines/engine.h"
 #include "harness/folders.h"
 #include "harness/options.h"
 #include "harness/scenario.h"
+#include "kernels/roofline.h"
 #include "results/table.h"
 
 static void line(const char *mark, const char *what, const char *text)
@@ -42,21 +45,50 @@ static int check_machine(mp_arena *a)
     return MP_EXIT_OK;
 }
 
+static void check_speed(mp_arena *a)
+{
+    const char *isa = getenv("MPBENCH_ISA");
+    const mp_device_options o = {.isa = isa && *isa ? isa : NULL};
+    mp_error err = {0};
+    mp_roofline r;
+    mp_ctx *c = NULL;
+
+    if (mp_device_open(&o, &c, &err)) {
+        line("FAIL", "roofline", err.text);
+        return;
+    }
+    mp_roofline_measure(c, &r);
+    mp_device_close(c);
+    line("ok", "roofline",
+         mp_arena_printf(a, "fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, copies %.1f GB/s",
+                         1e-9 * r.flops, 1e-9 * (r.pairs > 0 ? r.pairs : r.flops), 1e-9 * r.copy));
+}
+
+static void check_counters(mp_arena *a)
+{
+    mp_counters k;
+    const int trouble = mp_counters_open(&k, mp_counters_hardware);
+
+    mp_counters_close(&k);
+    if (!trouble)
+        line("ok", "counters", "cycles, instructions, cache misses: recorded with each cell");
+    else
+        line("--", "counters",
+             mp_arena_printf(a, "no cycles, instructions or cache misses: %s; %s",
+                             strerror(trouble),
+                             trouble == EACCES || trouble == EPERM
+                                 ? "sysctl kernel.perf_event_paranoid=2 lends them"
+                                 : "this machine, often a virtual one, does not have them"));
+}
+
 static void check_program(mp_arena *a, const char *name, const char *needed_for)
 {
-    const char *path = getenv("PATH");
+    const char *path = mp_find_program(a, name);
 
-    for (path = path ? path : ""; *path;) {
-        const size_t n = strcspn(path, ":");
-        const char *file = mp_arena_printf(a, "%.*s/%s", (int)n, path, name);
-        if (n && !access(file, X_OK)) {
-            line("ok", name, file);
-            return;
-        }
-        path += n + (path[n] == ':');
-    }
-    line("--", name,
-         mp_arena_printf(a, "not found; %s need it (apt install gnuplot-nox)", needed_for));
+    if (path)
+        line("ok", name, path);
+    else
+        line("--", name, mp_arena_printf(a, "not found; %s", needed_for));
 }
 
 static int check_database(void)
@@ -170,7 +202,10 @@ int mp_cmd_doctor(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         status = mp_exit_worse(status, check_machine(a));
-        check_program(a, "gnuplot", "plots");
+        check_speed(a);
+        check_counters(a);
+        check_program(a, "gnuplot", "plots need it (apt install gnuplot-nox)");
+        check_program(a, "valgrind", "run --callgrind needs it (apt install valgrind)");
         status = mp_exit_worse(status, check_database());
         if (engine.name)
             status = mp_exit_worse(status, check_engine(a, &engine));

@@ -227,6 +227,34 @@ static void measure_time(mp_metrics *m, const mp_record *r)
         summarize(m, "seconds", mp_median(totals, n), "s");
 }
 
+/* The CPU's counters, where it has them: the median of the generations. */
+static void measure_counters(mp_metrics *m, const mp_record *r)
+{
+    double *values = mp_arena_alloc(m->arena, (size_t)r->counts_count + 1, sizeof *values);
+
+    for (int i = 0; i < MP_COUNTERS; i++) {
+        int64_t n = 0;
+        for (int k = 0; k < r->counts_count; k++)
+            if (!isnan(r->counts[k].value[i]))
+                values[n++] = r->counts[k].value[i];
+        if (n)
+            summarize(m, mp_counter_names[i], mp_median(values, n), "count");
+    }
+}
+
+void mp_measure_instructions(mp_metrics *m, double count, const char *unit)
+{
+    static const char name[] = "instructions";
+
+    for (int64_t i = 0; i < m->count; i++)
+        if (!strcmp(m->rows[i].stage, "run") && !strcmp(m->rows[i].name, name)) {
+            m->rows[i].value = count;
+            m->rows[i].unit = unit;
+            return;
+        }
+    summarize(m, name, count, unit);
+}
+
 /* What the policy did, in all. */
 static void measure_actions(mp_metrics *m, const mp_record *r)
 {
@@ -249,6 +277,20 @@ static void measure_actions(mp_metrics *m, const mp_record *r)
     }
     if (redone > 0)
         summarize(m, "redone", redone, "count");
+}
+
+/* What the machine can do at most: what a profile of ops is held against. */
+static void measure_roofline(mp_metrics *m, const mp_roofline *r)
+{
+    static const double giga = 1e-9;
+
+    if (!(r->flops > 0))
+        return;
+    add(m, "roofline_fp32", "machine", -1, giga * r->flops, "GFLOP/s");
+    if (r->pairs > 0)
+        add(m, "roofline_bf16", "machine", -1, giga * r->pairs, "GFLOP/s");
+    if (r->copy > 0)
+        add(m, "roofline_copy", "machine", -1, giga * r->copy, "GB/s");
 }
 
 /* Of a process that did not come to say it: the kernel's mark, which each stage has set back, and
@@ -288,7 +330,9 @@ void mp_measure_process(mp_metrics *m, const mp_execution *e)
     const mp_record *r = &e->record;
 
     measure_time(m, r);
+    measure_counters(m, r);
     measure_actions(m, r);
+    measure_roofline(m, &r->roofline);
     const int64_t peak = peak_of(e);
 
     if (peak > 0)

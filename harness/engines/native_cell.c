@@ -9,11 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "harness/engines/cell_trace.h"
 #include "harness/engines/faults.h"
 #include "harness/engines/native.h"
 #include "harness/engines/native_memory.h"
+#include "harness/engines/profile.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "kernels/roofline.h"
 #include "pipelines/common/safetensors.h"
 #include "results/metrics.h"
 
@@ -33,6 +36,8 @@ typedef struct engine {
     double paused, total, total_paused; /* time spent recording or loading, not generating */
     double loading;                     /* since the last sample of "load" */
     mp_rss_meter rss;
+    mp_cell_trace trace;
+    mp_counters counters;
     mp_error err;
 } engine;
 
@@ -262,6 +267,56 @@ static void warn(void *user, const char *text)
         send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
+/* ---- the same, told to the trace and left out of the counters --------------------------------
+ * harness/callgrind.c leaves out the last three by their names. */
+
+/* What the trace cost is no part of the generation. */
+static void leave_out_trace(engine *e)
+{
+    const double spent = mp_cell_trace_take_spent(&e->trace);
+
+    e->paused += spent;
+    e->total_paused += spent;
+}
+
+static void seen_stage_begin(void *user, const char *stage)
+{
+    engine *e = user;
+
+    stage_begin(e, stage);
+    mp_cell_trace_stage(&e->trace, stage);
+}
+
+static void seen_stage_end(void *user, const char *stage)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    mp_cell_trace_stage_end(&e->trace);
+    leave_out_trace(e);
+    stage_end(e, stage);
+    mp_counters_resume(&e->counters);
+}
+
+static void seen_step(void *user, int index, int steps)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    mp_cell_trace_step(&e->trace, index);
+    step(e, index, steps);
+    mp_counters_resume(&e->counters);
+}
+
+static void seen_tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    tensor(e, name, fp32, dtype);
+    mp_counters_resume(&e->counters);
+}
+
 /* ---- where it is ---------------------------------------------------------------------------- */
 
 static void note_place(mp_progress *p, const char *module, const char *op)
@@ -281,6 +336,8 @@ static void note_op(void *user, const mp_op_event *event)
 /* Of a failing process the module that it is in, which is exact. */
 static void on_signal(int number)
 {
+    if (running && running->trace.to)
+        mp_trace_flush(running->trace.to);
     if (running && running->c)
         mp_place(running->c, running->progress->module, running->progress->op);
     if (number == SIGTERM)
@@ -344,7 +401,8 @@ static void diagnose(engine *e)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-static void generate(engine *e, const mp_sink *sink)
+/* What harness/callgrind.c counts, by this name. */
+static __attribute__((noinline)) void generate_once(engine *e, const mp_sink *sink)
 {
     const double start = now();
 
@@ -358,6 +416,61 @@ static void generate(engine *e, const mp_sink *sink)
                                 e->repeat, "seconds", e->total));
     e->capture = false;
     mp_account(e->c, false);
+}
+
+static void send_op(void *user, const mp_op_row *row)
+{
+    send_event(user, json_pack("{ss ss ss ss ss sI sf sI sI}", "event", "op", "stage", row->stage,
+                               "module", row->module, "op", row->op, "dtype", row->dtype, "calls",
+                               (json_int_t)row->calls, "seconds", row->seconds, "bytes",
+                               (json_int_t)row->bytes, "flops", (json_int_t)row->flops));
+}
+
+/* Of the last generation there is a profile. */
+static void generate_last(engine *e, const mp_sink *sink)
+{
+    static const double least = 0.005; /* of the generation, or no row of its own */
+    mp_profile *p = e->job->cell ? mp_profile_create(e->progress->stage) : NULL;
+
+    if (p)
+        mp_observe(e->c, mp_profile_observer(p));
+    generate_once(e, sink);
+    if (p) {
+        mp_unobserve(e->c, mp_profile_observer(p));
+        if (!e->err.code)
+            mp_profile_each(p, least * e->total, send_op, e);
+    }
+    mp_profile_free(p);
+}
+
+/* Of a timed generation that was finished. */
+static void send_counts(engine *e)
+{
+    json_t *event = json_pack("{ss si}", "event", "counters", "repeat", e->repeat);
+    double counts[MP_COUNTERS];
+    int told = 0;
+
+    mp_counters_stop(&e->counters, counts);
+    for (int i = 0; i < MP_COUNTERS; i++)
+        if (!isnan(counts[i]) && e->repeat >= 0 && !e->err.code)
+            told += !json_object_set_new(event, mp_counter_names[i], json_real(counts[i]));
+    if (told)
+        send_event(e, event);
+    else
+        json_decref(event);
+}
+
+/* What the disk did not take is no fault of the cell. */
+static void close_trace(engine *e)
+{
+    const int trouble = mp_cell_trace_close(&e->trace);
+    char text[200];
+
+    if (!trouble)
+        return;
+    snprintf(text, sizeof text, "the trace lacks some of this cell: %s; make room for it",
+             strerror(trouble));
+    send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
 static void send_weights(engine *e)
@@ -382,10 +495,12 @@ static void run_pipeline(engine *e, const mp_sink *sink)
     mp_account(e->c, true);
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
-        generate(e, sink);
+        mp_cell_trace_generation(&e->trace, i);
+        mp_counters_start(&e->counters);
+        (i + 1 < j->repeat ? generate_once : generate_last)(e, sink);
+        send_counts(e);
+        mp_cell_trace_generation_end(&e->trace);
     }
-    if (e->broken && !e->err.code)
-        diagnose(e);
 }
 
 /* Each component's dtype, then the overrides, which win. */
@@ -420,34 +535,56 @@ static void open_device(engine *e, const mp_native_cell *cell)
         declare(e);
 }
 
+int mp_native_roofline(const mp_native_cell *cell, int fd)
+{
+    const mp_device_options o = {.isa = cell->isa, .threads = cell->threads};
+    engine e = {.fd = fd};
+    mp_roofline r;
+
+    if (mp_device_open(&o, &e.c, &e.err))
+        return 1;
+    mp_roofline_measure(e.c, &r);
+    send_event(&e, json_pack("{ss sf sf sf}", "event", "roofline", "flops", r.flops, "pairs",
+                             r.pairs, "copy", r.copy));
+    mp_device_close(e.c);
+    return 0;
+}
+
 int mp_native_run(const mp_native_cell *cell, int fd)
 {
     const mp_job *job = cell->job;
     engine e = {.job = job, .progress = cell->progress, .fd = fd};
     const mp_sink sink = {.user = &e,
-                          .stage_begin = stage_begin,
-                          .stage_end = stage_end,
-                          .step = step,
-                          .tensor = job->request.rehearse ? leave_tensor : tensor,
+                          .stage_begin = seen_stage_begin,
+                          .stage_end = seen_stage_end,
+                          .step = seen_step,
+                          .tensor = job->request.rehearse ? leave_tensor : seen_tensor,
                           .warn = warn};
 
     running = &e;
     e.progress->step = -1;
     catch_signals();
+    if (job->cell)
+        mp_counters_open(&e.counters, mp_faults_counters());
     mp_rss_open(&e.rss);
     open_device(&e, cell);
     if (!e.err.code) {
         mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
+        mp_cell_trace_open(&e.trace, job->trace, e.c);
         mp_faults_install(e.c);
         run_pipeline(&e, &sink);
+        close_trace(&e);
         send_peak(&e);
     }
+    if (e.broken && !e.err.code)
+        diagnose(&e);
     if (e.err.code)
         send_error(&e, &e.err);
     else
         send_event(&e, json_pack("{ss}", "event", "done"));
     job->pipeline->close(e.pipeline);
     mp_device_close(e.c);
+    mp_counters_close(&e.counters);
     free(e.declared);
     mp_rss_close(&e.rss);
     running = NULL;

@@ -16,7 +16,8 @@
 #endif
 
 /* The range holds more than the limit, because blocks never move and free space is in pieces. */
-static const size_t smallest_range = (size_t)1 << 36; /* addresses only: 64 GiB */
+static const size_t usual_range = (size_t)1 << 36; /* addresses only: 64 GiB */
+static const size_t smallest_range = (size_t)1 << 32;
 static const size_t commit_step = (size_t)1 << 22;
 static const size_t alignment = 64;
 /* Free blocks keep their pages, so that the next one need not be cleared by the kernel; but beyond
@@ -48,14 +49,29 @@ static size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
+/* Addresses for twice the limit; as many as usual where the system lends them, which under a limit
+ * of address space or under valgrind it does not. */
+static void *reserve(size_t limit, size_t *range)
+{
+    const size_t least =
+        limit > smallest_range / 2 ? round_up(2 * limit, commit_step) : smallest_range;
+    void *base;
+
+    *range = least > usual_range ? least : usual_range;
+    do {
+        base = mmap(NULL, *range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        *range = base == MAP_FAILED ? *range / 2 : *range;
+    } while (base == MAP_FAILED && *range >= least);
+    return base;
+}
+
 mp_code mp_pool_create(size_t limit, mp_pool **out, mp_error *err)
 {
     mp_pool *p = mp_alloc(1, sizeof *p);
 
     if (!p)
         return mp_error_set(err, MP_ENOMEM, "no memory for the pool of activations");
-    p->range = limit > smallest_range / 2 ? round_up(2 * limit, commit_step) : smallest_range;
-    p->base = mmap(NULL, p->range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    p->base = reserve(limit, &p->range);
     if (p->base == MAP_FAILED) {
         const int why = errno;
         mp_free(p);
@@ -249,6 +265,8 @@ void *mp_pool_alloc(mp_pool *p, size_t bytes, uint32_t owner)
     p->stats.live += size;
     if (p->stats.live > p->stats.peak)
         note_peak(p);
+    if (p->stats.live > p->stats.recent)
+        p->stats.recent = p->stats.live;
     limit_pages(p);
     ASAN_UNPOISON_MEMORY_REGION(p->base + p->blocks[at].offset, bytes);
     return p->base + p->blocks[at].offset;
@@ -313,6 +331,12 @@ mp_pool_stats mp_pool_stats_of(const mp_pool *p)
 void mp_pool_restart_peak(mp_pool *p)
 {
     note_peak(p);
+    p->stats.recent = p->stats.live;
+}
+
+void mp_pool_restart_recent(mp_pool *p)
+{
+    p->stats.recent = p->stats.live;
 }
 
 size_t mp_pool_peak_blocks(const mp_pool *p)

@@ -23,6 +23,7 @@ void mp_pool_release(mp_pool *p, uint64_t from, void *const *keep, int n);
 void mp_pool_trim(mp_pool *p);
 mp_pool_stats mp_pool_stats_of(const mp_pool *p);
 void mp_pool_restart_peak(mp_pool *p);
+void mp_pool_restart_recent(mp_pool *p); /* the same for stats.recent */
 /* The blocks that were in use at the peak, which a block of now need not be. */
 typedef struct mp_pool_block {
     size_t bytes;

@@ -183,7 +183,7 @@ static void test_ctx__observers_see_outputs_until_they_leave(void **state)
     (void)state;
     mp_ctx *c = context(0);
     int seen = 0;
-    const mp_observer o = {count_output, &seen};
+    const mp_observer o = {.output = count_output, .user = &seen};
 
     mp_push(c, "vae");
     assert_true(mp_observe(c, o));

@@ -418,7 +418,7 @@ static void on_output(void *user, const mp_op_event *event)
 
 static void run_watched(cell *k, trace *t, watch *w)
 {
-    const mp_observer o = {on_output, w};
+    const mp_observer o = {.output = on_output, .user = w};
 
     *w = (watch){.trace = t};
     assert_true(mp_observe(ctx, o));

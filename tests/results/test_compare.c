@@ -268,6 +268,14 @@ static const json_t *judged(const json_t *all, size_t i, const char *name)
     return NULL;
 }
 
+/* Of the first pair. */
+static size_t metric_count(const json_t *all)
+{
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+
+    return json_array_size(json_object_get(pair, "metrics"));
+}
+
 static size_t pair_count(const json_t *all)
 {
     return json_array_size(json_object_get(all, "pairs"));
@@ -705,6 +713,52 @@ static void test_judge__gives_memory_two_percent_or_a_mebibyte(void **state)
     assert_verdict("m=e", "m=g", "peak_mib", "worse", "beyond 2 %");
 }
 
+static void test_judge__gives_instructions_two_percent(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL), other = add_run_by(NULL, "another machine", "native");
+    static const double counts[] = {1e9, 1.02e9, 1.03e9, 0.97e9};
+    static const char *const settings[] = {"m=a", "m=b", "m=c", "m=d"};
+    const mp_metric_row exact = {"instructions", "run", -1, "", 2e9, "Ir"};
+
+    for (int i = 0; i < 4; i++)
+        add_cell(run, &(cell_spec){.settings = settings[i],
+                                   .metrics = {metric("instructions", counts[i]),
+                                               metric("cycles", counts[i])}});
+    add_cell(other, &(cell_spec){.settings = "m=o", .metrics = {metric("instructions", 2e9)}});
+    add_cell(run, &(cell_spec){.settings = "m=x", .metrics = {exact}});
+    assert_verdict("m=a", "m=b", "instructions", "same", "within 2 %");
+    assert_verdict("m=a", "m=c", "instructions", "worse", "beyond 2 %");
+    assert_verdict("m=a", "m=d", "instructions", "better", "beyond 2 %");
+    assert_verdict("m=a", "m=o", "instructions", "incomparable", "other machines");
+    json_t *all = compare_json("m=a", "m=c");
+    assert_int_equal(metric_count(all), 1); /* cycles are context */
+    json_decref(all);
+    all = compare_json("m=a", "m=x");
+    assert_int_equal(metric_count(all), 0); /* counted by another instrument */
+    json_decref(all);
+}
+
+static void test_judge__takes_exact_counts_at_their_word_on_any_machine(void **state)
+{
+    (void)state;
+    const int64_t run = add_run("here"), other = add_run_by("there", "another machine", "native");
+    static const double counts[] = {2e9, 2.0001e9, 2.001e9};
+    static const char *const settings[] = {"m=a", "m=b", "m=c"};
+    const mp_metric_row base = {"instructions", "run", -1, "", 2e9, "Ir base"};
+
+    for (int i = 0; i < 3; i++) {
+        const mp_metric_row count = {"instructions", "run", -1, "", counts[i], "Ir avx2"};
+        add_cell(i ? other : run, &(cell_spec){.settings = settings[i], .metrics = {count}});
+    }
+    add_cell(run, &(cell_spec){.settings = "m=base", .metrics = {base}});
+    assert_verdict("m=a", "m=b", "instructions", "same", "within 0.01 %");
+    assert_verdict("m=a", "m=c", "instructions", "worse", "beyond 0.01 %");
+    json_t *all = compare_json("m=a", "m=base");
+    assert_int_equal(metric_count(all), 0); /* other instructions */
+    json_decref(all);
+}
+
 static void test_judge__counts_casts_and_does_not_judge_their_one_time(void **state)
 {
     (void)state;
@@ -1065,6 +1119,8 @@ int main(void)
         WITH_STORE(test_judge__says_how_many_samples_are_needed),
         WITH_STORE(test_judge__leaves_warm_ups_out),
         WITH_STORE(test_judge__gives_memory_two_percent_or_a_mebibyte),
+        WITH_STORE(test_judge__gives_instructions_two_percent),
+        WITH_STORE(test_judge__takes_exact_counts_at_their_word_on_any_machine),
         WITH_STORE(test_judge__counts_casts_and_does_not_judge_their_one_time),
         WITH_STORE(test_judge__compares_no_time_of_other_machines),
         WITH_STORE(test_compare__tells_failing_from_fixed),
