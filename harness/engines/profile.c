@@ -6,7 +6,7 @@
 
 /* Ops of a model in different places, far above any real one; more of them go into their stage's
  * sum. */
-enum { MAX_ROWS = 4096, SLOTS = 2 * MAX_ROWS, MAX_STAGES = 8 };
+enum { MAX_ROWS = 4096, SLOTS = 2 * MAX_ROWS, MAX_STAGES = 8, SHORTCUTS = 4096 };
 
 typedef struct place {
     const char *stage, *module, *op;
@@ -20,8 +20,15 @@ typedef struct row {
     uint64_t ns, bytes, flops;
 } row;
 
+/* The row of a place as an op names it, with the numbers of blocks: most ops need no more. */
+typedef struct shortcut {
+    uint64_t hash; /* long enough to stand for the place */
+    row *row;
+} shortcut;
+
 struct mp_profile {
     const char *stage;
+    shortcut shortcuts[SHORTCUTS]; /* by hash; the last one of its place in the list stays */
     row rows[MAX_ROWS];
     int count;
     uint16_t slots[SLOTS]; /* by hash: the row's number + 1, or 0 */
@@ -114,18 +121,42 @@ static void add(row *to, int64_t calls, uint64_t ns, uint64_t bytes, uint64_t fl
     to->flops += flops;
 }
 
-static void on_output(void *user, const mp_op_event *event)
+/* Eight characters at a time. */
+static uint64_t mix(uint64_t hash, const char *text)
 {
-    mp_profile *p = user;
+    uint64_t word;
+
+    for (size_t n = strlen(text); n; n -= n < sizeof word ? n : sizeof word, text += sizeof word) {
+        word = 0;
+        memcpy(&word, text, n < sizeof word ? n : sizeof word);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+static row *find_row(mp_profile *p, const mp_op_event *event)
+{
     char module[MP_ERROR_MODULE];
     place at = {.stage = p->stage, .module = module, .op = event->op, .dtype = event->y->dtype};
 
     collapse(event->module, module);
     at.hash =
         add_hash(add_hash(add_hash(2166136261u, module), at.op), at.stage) ^ (uint32_t)at.dtype;
-    row *r = row_of(p, &at);
-    if (r)
-        add(r, 1, event->ns, event->bytes, event->flops);
+    return row_of(p, &at);
+}
+
+static void on_output(void *user, const mp_op_event *event)
+{
+    mp_profile *p = user;
+    const uint64_t hash =
+        mix(mix(mix(1 + (uint64_t)event->y->dtype, event->op), p->stage), event->module);
+    shortcut *s = &p->shortcuts[hash % SHORTCUTS];
+
+    if (!s->row || s->hash != hash)
+        *s = (shortcut){hash, find_row(p, event)};
+    if (s->row)
+        add(s->row, 1, event->ns, event->bytes, event->flops);
 }
 
 mp_profile *mp_profile_create(const char *stage)
