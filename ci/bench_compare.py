@@ -16,6 +16,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench_startup import bench_startup
+
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = ("fp32", "fp16", "bf16")
 ENGINES = ("native", "diffusers")
@@ -89,16 +91,26 @@ class Run:
         }  # fmt: skip
 
 
-def sana_runs() -> list[Run]:
+def synthetic(preset: str, args: argparse.Namespace) -> Path:
+    """A checkpoint of about 150 M parameters with seeded weights."""
+    folder = ROOT / "build/bench" / preset
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [f"{args.build}/mpbench", "synth", preset, str(folder), "--dtype", "fp32", "--force"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def sana_runs(args: argparse.Namespace) -> list[Run]:
     tiny = ROOT / "tests/fixtures/checkpoints/sana-tiny"
+    mid = synthetic("sana-mid", args)
     plain = {"use_resolution_binning": False}
-    return [Run("sana", tiny, dtype, 64, 6, plain, repeats=3) for dtype in DTYPES]
+    runs = [Run("sana", tiny, dtype, 64, 6, plain, repeats=3) for dtype in DTYPES]
+    return runs + [Run("sana", mid, dtype, 512, 4, plain) for dtype in DTYPES]
 
 
-def sd3_runs() -> list[Run]:
+def sd3_runs(args: argparse.Namespace) -> list[Run]:
     """PyTorch's bf16 convolutions without AVX-512 are so slow that a picture of 512x512 takes hours."""
-    folder = ROOT / "build/bench/sd3-mid"
-    subprocess.run([sys.executable, "ci/bench_checkpoint.py", str(folder)], check=True)
+    folder = synthetic("sd35-mid", args)
     runs = [Run("sd3", folder, dtype, 512, 4) for dtype in ("fp32", "bf16")]
     runs.append(Run("sd3", folder, "fp32", 512, 4, held=True))
     runs.append(Run("sd3", folder, "bf16", 64, 1, held=True, once=True))
@@ -172,7 +184,7 @@ def main() -> None:
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("ops", "sana", "sd3"))
+    parser.add_argument("--only", choices=("ops", "sana", "sd3", "startup"))
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1")
@@ -181,9 +193,11 @@ def main() -> None:
     if args.only in (None, "ops"):
         rows += bench_ops(args, env)
     if args.only in (None, "sana"):
-        rows += bench_runs(sana_runs(), args, env)
+        rows += bench_runs(sana_runs(args), args, env)
     if args.only in (None, "sd3"):
-        rows += bench_runs(sd3_runs(), args, env)
+        rows += bench_runs(sd3_runs(args), args, env)
+    if args.only in (None, "startup"):
+        rows += bench_startup(args.build, args.rounds, args.threads, env)
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))

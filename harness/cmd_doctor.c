@@ -1,13 +1,16 @@
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
+#include "harness/engines/counters.h"
 #include "harness/engines/engine.h"
 #include "harness/folders.h"
 #include "harness/options.h"
 #include "harness/scenario.h"
+#include "kernels/roofline.h"
 #include "results/table.h"
 
 static void line(const char *mark, const char *what, const char *text)
@@ -29,6 +32,9 @@ static int check_machine(mp_arena *a)
         return MP_EXIT_USAGE;
     }
     line("ok", "isa", mp_arena_printf(a, "%s%s", e.device.isa, e.isa ? " (MPBENCH_ISA)" : ""));
+    line("ok", "bits",
+         "the same for any number of threads; those of two instruction sets differ in the last "
+         "places,\nso output hashes and references hold for one of them, on one CPU and build");
     line("ok", "threads", mp_arena_printf(a, "%d", e.device.threads));
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
         for (int k = 0; k < e.count; k++)
@@ -39,21 +45,50 @@ static int check_machine(mp_arena *a)
     return MP_EXIT_OK;
 }
 
+static void check_speed(mp_arena *a)
+{
+    const char *isa = getenv("MPBENCH_ISA");
+    const mp_device_options o = {.isa = isa && *isa ? isa : NULL};
+    mp_error err = {0};
+    mp_roofline r;
+    mp_ctx *c = NULL;
+
+    if (mp_device_open(&o, &c, &err)) {
+        line("FAIL", "roofline", err.text);
+        return;
+    }
+    mp_roofline_measure(c, &r);
+    mp_device_close(c);
+    line("ok", "roofline",
+         mp_arena_printf(a, "fp32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, copies %.1f GB/s",
+                         1e-9 * r.flops, 1e-9 * (r.pairs > 0 ? r.pairs : r.flops), 1e-9 * r.copy));
+}
+
+static void check_counters(mp_arena *a)
+{
+    mp_counters k;
+    const int trouble = mp_counters_open(&k, mp_counters_hardware);
+
+    mp_counters_close(&k);
+    if (!trouble)
+        line("ok", "counters", "cycles, instructions, cache misses: recorded with each cell");
+    else
+        line("--", "counters",
+             mp_arena_printf(a, "no cycles, instructions or cache misses: %s; %s",
+                             strerror(trouble),
+                             trouble == EACCES || trouble == EPERM
+                                 ? "sysctl kernel.perf_event_paranoid=2 lends them"
+                                 : "this machine, often a virtual one, does not have them"));
+}
+
 static void check_program(mp_arena *a, const char *name, const char *needed_for)
 {
-    const char *path = getenv("PATH");
+    const char *path = mp_find_program(a, name);
 
-    for (path = path ? path : ""; *path;) {
-        const size_t n = strcspn(path, ":");
-        const char *file = mp_arena_printf(a, "%.*s/%s", (int)n, path, name);
-        if (n && !access(file, X_OK)) {
-            line("ok", name, file);
-            return;
-        }
-        path += n + (path[n] == ':');
-    }
-    line("--", name,
-         mp_arena_printf(a, "not found; %s need it (apt install gnuplot-nox)", needed_for));
+    if (path)
+        line("ok", name, path);
+    else
+        line("--", name, mp_arena_printf(a, "not found; %s", needed_for));
 }
 
 static int check_database(void)
@@ -72,36 +107,19 @@ static int check_database(void)
     return bad ? MP_EXIT_FAILED : MP_EXIT_OK;
 }
 
-/* A scenario that asks for nothing but the checkpoint. */
-static mp_code probe_scenario(mp_arena *a, const mp_pipeline_def *p, const char *path,
-                              mp_scenario *out, mp_error *err)
-{
-    const char *text = mp_arena_printf(a,
-                                       "name: doctor\npipeline: %s\ncheckpoint: placeholder\n"
-                                       "inputs: {prompt: a photo of a red fox}\n",
-                                       p->name);
-    mp_yaml *root;
-
-    if (!mp_yaml_parse(a, "doctor", text, strlen(text), &root, err))
-        mp_scenario_build(a, root, out, err);
-    out->request.checkpoint = path;
-    return err->code;
-}
-
 /* Opens everything, as a run would. */
 static mp_code open_checkpoint(mp_arena *a, const mp_pipeline_def *p, const char *path,
                                const char **size, mp_error *err)
 {
     const mp_device_options o = {.threads = 1};
     const mp_sink sink = {0};
-    mp_weights_stats stats = {0};
     mp_scenario s = {0};
     mp_ctx *c = NULL;
     void *pipeline = NULL;
 
-    if (!probe_scenario(a, p, path, &s, err) && !p->check(&s.request, err) &&
+    if (!mp_scenario_probe(a, p, path, &s, err) && !p->check(&s.request, err) &&
         !mp_device_open(&o, &c, err) && !p->open(c, &s.request, &sink, &pipeline, err)) {
-        p->weights(pipeline, &stats);
+        const mp_weights_stats stats = mp_pipeline_weights(p, pipeline);
         *size = mp_arena_printf(a, "%s: %lld parameters, %.1f MiB", p->name,
                                 (long long)stats.parameters, (double)stats.mapped / 1048576.0);
     }
@@ -184,7 +202,10 @@ int mp_cmd_doctor(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         status = mp_exit_worse(status, check_machine(a));
-        check_program(a, "gnuplot", "plots");
+        check_speed(a);
+        check_counters(a);
+        check_program(a, "gnuplot", "plots need it (apt install gnuplot-nox)");
+        check_program(a, "valgrind", "run --callgrind needs it (apt install valgrind)");
         status = mp_exit_worse(status, check_database());
         if (engine.name)
             status = mp_exit_worse(status, check_engine(a, &engine));

@@ -24,10 +24,12 @@ int mp_cmd_show(int argc, char **argv)
 {
     mp_arena *a = mp_arena_create();
     const char *db = NULL, *format = "text";
+    bool ops = false;
     const mp_option options[] = {
         MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
         MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
                   .among = mp_format_names),
+        MP_OPTION("ops", FLAG, &ops, NULL, "where the time went: its most expensive ops"),
     };
     const mp_usage usage = {.command = "show",
                             .operands = "ID",
@@ -47,7 +49,8 @@ int mp_cmd_show(int argc, char **argv)
         if (!parse_id(operands.items[0], &id)) {
             status = MP_EXIT_USAGE;
         } else if (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
-                   mp_query_show(s, id, mp_format_of(format), stdout, &err)) {
+                   (ops ? mp_query_ops : mp_query_show)(s, id, mp_format_of(format), stdout,
+                                                        &err)) {
             fprintf(stderr, "mpbench show: %s\n", err.text);
             status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
         }

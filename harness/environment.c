@@ -19,20 +19,34 @@ static void add(mp_environment *e, const char *key, const char *value)
         e->pairs[e->count++] = (mp_pair){key, value};
 }
 
-/* Of the folder that the program is run in, which is the one under test in CI. */
-static const char *git_commit(mp_arena *a)
+static const char *given_commit(void)
 {
     static const char *const given[] = {"MPBENCH_COMMIT", "GITHUB_SHA", "CI_COMMIT_SHA"};
-    char line[128] = "";
 
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         if (getenv(given[i]) && *getenv(given[i]))
-            return mp_arena_strdup(a, getenv(given[i]));
-    FILE *f = popen("git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null", "re");
-    if (f && !fgets(line, sizeof line, f))
+            return getenv(given[i]);
+    return NULL;
+}
+
+/* Of the folder that the program is run in, which is the one under test in CI.  It answers while
+ * this process looks at the rest. */
+static FILE *ask_git(void)
+{
+    return given_commit()
+               ? NULL
+               : popen("git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null", "re");
+}
+
+static const char *hear_git(mp_arena *a, FILE *f)
+{
+    char line[128] = "";
+
+    if (!f)
+        return given_commit();
+    if (!fgets(line, sizeof line, f))
         line[0] = '\0';
-    if (f)
-        pclose(f);
+    pclose(f);
     line[strcspn(line, "\n")] = '\0';
     return mp_arena_strdup(a, line);
 }
@@ -68,17 +82,20 @@ mp_code mp_environment_read(mp_arena *a, int threads, mp_environment *out, mp_er
     mp_device_info *d = &out->device;
 
     *out = (mp_environment){.isa = isa && *isa ? isa : NULL};
-    if (mp_device_probe(out->isa, d, err))
-        return err->code;
+    FILE *const git = ask_git();
+    mp_device_probe(out->isa, d, err);
     if (threads)
         d->threads = threads;
     out->pairs = mp_arena_alloc(a, MAX_PAIRS, sizeof *out->pairs);
     read_program(out);
+    const char *const commit = hear_git(a, git);
+    if (err->code)
+        return err->code;
     fingerprint(a, out);
     add(out, "mpbench", MPBENCH_VERSION);
     add(out, "build", MPBENCH_BUILD ", " __VERSION__);
     add(out, "program_sha256", mp_arena_strdup(a, out->program));
-    add(out, "git_commit", git_commit(a));
+    add(out, "git_commit", commit);
     add(out, "cpu", d->cpu);
     add(out, "isa", d->isa);
     add(out, "isas", d->isas);

@@ -5,6 +5,7 @@
 #include "harness/process.h"
 #include "harness/record.h"
 #include "harness/scenario.h"
+#include "harness/trace.h"
 
 typedef struct mp_job {
     const mp_pipeline_def *pipeline;
@@ -14,6 +15,8 @@ typedef struct mp_job {
     double timeout;      /* seconds; 0: none */
     size_t memory;       /* bytes; 0: no limit */
     const char *outputs; /* an empty folder: the tensors, each a safetensors file */
+    int64_t cell;    /* in the database: its ops are looked at, too; 0: a reference, a rehearsal */
+    mp_trace *trace; /* NULL: none */
 } mp_job;
 
 /* Where a process is, also for one that ends without a word. */

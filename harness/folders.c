@@ -112,3 +112,17 @@ void mp_scratch_close(mp_scratch *s)
     close(s->lock);
     *s = (mp_scratch){.lock = -1};
 }
+
+const char *mp_find_program(mp_arena *a, const char *name)
+{
+    const char *path = getenv("PATH");
+
+    for (path = path ? path : ""; *path;) {
+        const size_t n = strcspn(path, ":");
+        const char *file = mp_arena_printf(a, "%.*s/%s", (int)n, path, name);
+        if (n && !access(file, X_OK))
+            return file;
+        path += n + (path[n] == ':');
+    }
+    return NULL;
+}

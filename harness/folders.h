@@ -10,6 +10,9 @@ mp_code mp_make_folders(const char *path, mp_error *err);
 /* With all that is in it; links are removed and not followed. */
 void mp_remove_folder(const char *path);
 
+/* The path of a program in PATH, NULL when there is none. */
+const char *mp_find_program(mp_arena *a, const char *name);
+
 /* A folder in `cache` for this run alone, whatever other run, machine or container shares the
  * cache. Those of runs that were killed are removed on the way. */
 typedef struct mp_scratch {

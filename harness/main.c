@@ -5,6 +5,7 @@
 #include "harness/commands.h"
 #include "harness/options.h"
 #include "harness/yaml_node.h"
+#include "kernels/device.h"
 
 static const struct {
     const char *name, *summary;
@@ -48,6 +49,7 @@ int main(int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error of write, not a death */
     signal(SIGPIPE, SIG_IGN);
+    mp_device_quiet();
     if (argc < 2) {
         print_help(stderr);
         return MP_EXIT_USAGE;

@@ -9,8 +9,7 @@
 
 static const double MIB = 1048576.0;
 
-static void add(mp_metrics *m, const char *name, const char *stage, int step, double value,
-                const char *unit)
+static void add_row(mp_metrics *m, const mp_metric_row *row)
 {
     if (m->count == m->room) {
         m->room = m->room ? 2 * m->room : 64;
@@ -19,8 +18,18 @@ static void add(mp_metrics *m, const char *name, const char *stage, int step, do
             memcpy(rows, m->rows, (size_t)m->count * sizeof *rows);
         m->rows = rows;
     }
-    m->rows[m->count++] = (mp_metric_row){
-        .name = name, .stage = stage, .step = step, .module = "", .value = value, .unit = unit};
+    m->rows[m->count++] = *row;
+}
+
+static void add(mp_metrics *m, const char *name, const char *stage, int step, double value,
+                const char *unit)
+{
+    add_row(m, &(mp_metric_row){.name = name,
+                                .stage = stage,
+                                .step = step,
+                                .module = "",
+                                .value = value,
+                                .unit = unit});
 }
 
 static void summarize(mp_metrics *m, const char *name, double value, const char *unit)
@@ -218,6 +227,34 @@ static void measure_time(mp_metrics *m, const mp_record *r)
         summarize(m, "seconds", mp_median(totals, n), "s");
 }
 
+/* The CPU's counters, where it has them: the median of the generations. */
+static void measure_counters(mp_metrics *m, const mp_record *r)
+{
+    double *values = mp_arena_alloc(m->arena, (size_t)r->counts_count + 1, sizeof *values);
+
+    for (int i = 0; i < MP_COUNTERS; i++) {
+        int64_t n = 0;
+        for (int k = 0; k < r->counts_count; k++)
+            if (!isnan(r->counts[k].value[i]))
+                values[n++] = r->counts[k].value[i];
+        if (n)
+            summarize(m, mp_counter_names[i], mp_median(values, n), "count");
+    }
+}
+
+void mp_measure_instructions(mp_metrics *m, double count, const char *unit)
+{
+    static const char name[] = "instructions";
+
+    for (int64_t i = 0; i < m->count; i++)
+        if (!strcmp(m->rows[i].stage, "run") && !strcmp(m->rows[i].name, name)) {
+            m->rows[i].value = count;
+            m->rows[i].unit = unit;
+            return;
+        }
+    summarize(m, name, count, unit);
+}
+
 /* What the policy did, in all. */
 static void measure_actions(mp_metrics *m, const mp_record *r)
 {
@@ -242,13 +279,61 @@ static void measure_actions(mp_metrics *m, const mp_record *r)
         summarize(m, "redone", redone, "count");
 }
 
+/* What the machine can do at most: what a profile of ops is held against. */
+static void measure_roofline(mp_metrics *m, const mp_roofline *r)
+{
+    static const double giga = 1e-9;
+
+    if (!(r->flops > 0))
+        return;
+    add(m, "roofline_fp32", "machine", -1, giga * r->flops, "GFLOP/s");
+    if (r->pairs > 0)
+        add(m, "roofline_bf16", "machine", -1, giga * r->pairs, "GFLOP/s");
+    if (r->copy > 0)
+        add(m, "roofline_copy", "machine", -1, giga * r->copy, "GB/s");
+}
+
+/* Of a process that did not come to say it: the kernel's mark, which each stage has set back, and
+ * the stages' own. */
+static int64_t peak_of(const mp_execution *e)
+{
+    int64_t peak = (int64_t)e->end.peak_rss;
+
+    if (e->record.peak_rss)
+        return e->record.peak_rss;
+    for (int i = 0; i < e->record.bytes_count; i++)
+        if (!strcmp(e->record.bytes[i].of, "rss_peak") && peak < e->record.bytes[i].bytes)
+            peak = e->record.bytes[i].bytes;
+    return peak;
+}
+
+static void measure_stages(mp_metrics *m, const mp_record *r)
+{
+    for (int i = 0; i < r->stage_count; i++)
+        add(m, "activations_mib", r->stages[i].stage, -1, (double)r->stages[i].activations / MIB,
+            "MiB");
+    for (int i = 0; i < r->bytes_count; i++) {
+        const mp_bytes *b = &r->bytes[i];
+        if (!*b->module && !strcmp(b->of, "activations"))
+            continue; /* the stage's own event has it */
+        add_row(m, &(mp_metric_row){.name = mp_arena_printf(m->arena, "%s_mib", b->of),
+                                    .stage = b->stage,
+                                    .step = -1,
+                                    .module = b->module,
+                                    .value = (double)b->bytes / MIB,
+                                    .unit = "MiB"});
+    }
+}
+
 void mp_measure_process(mp_metrics *m, const mp_execution *e)
 {
     const mp_record *r = &e->record;
 
     measure_time(m, r);
+    measure_counters(m, r);
     measure_actions(m, r);
-    const int64_t peak = r->peak_rss ? r->peak_rss : (int64_t)e->end.peak_rss;
+    measure_roofline(m, &r->roofline);
+    const int64_t peak = peak_of(e);
 
     if (peak > 0)
         summarize(m, "peak_mib", (double)peak / MIB, "MiB");
@@ -262,7 +347,5 @@ void mp_measure_process(mp_metrics *m, const mp_execution *e)
         summarize(m, "weights_mapped_mib", (double)r->weights_mapped / MIB, "MiB");
         summarize(m, "weights_converted_mib", (double)r->weights_converted / MIB, "MiB");
     }
-    for (int i = 0; i < r->stage_count; i++)
-        add(m, "activations_mib", r->stages[i].stage, -1, (double)r->stages[i].activations / MIB,
-            "MiB");
+    measure_stages(m, r);
 }

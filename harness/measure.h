@@ -29,6 +29,9 @@ void mp_measure_floor(mp_metrics *m, double latents, double image);
 /* Time and memory of the process, and what its policy did. */
 void mp_measure_process(mp_metrics *m, const mp_execution *e);
 
+/* An exact count in the place of the CPU's; unit says who counted. */
+void mp_measure_instructions(mp_metrics *m, double count, const char *unit);
+
 /* rel_l2 of the last latents and of the picture; NaN where one of them lacks it. */
 typedef struct mp_distance {
     double latents, image;

@@ -1,6 +1,7 @@
 #include "harness/record.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,8 @@ enum {
     MAX_SAMPLES = 1 << 16,
     MAX_TENSORS = 1 << 14,
     MAX_ACTIONS = 1 << 14,
+    MAX_OPS = 1 << 12,
+    MAX_BYTES = 1 << 12,
     MAX_WARNINGS = 1 << 16
 };
 
@@ -217,6 +220,91 @@ static void on_action(mp_record *r, const json_t *event)
     r->actions[r->action_count++] = row;
 }
 
+/* False for what is no row of a profile. */
+static bool read_op(const mp_record *r, const json_t *event, mp_op_row *out)
+{
+    const json_t *seconds = json_object_get(event, "seconds");
+    const char *op = peek(event, "op");
+    mp_dtype dtype = MP_DTYPE_COUNT;
+
+    if (*op && !mp_dtype_parse(peek(event, "dtype"), &dtype))
+        return false;
+    *out = (mp_op_row){.stage = short_text_of(r, event, "stage", sizeof r->begun - 1),
+                       .module = short_text_of(r, event, "module", MP_ERROR_MODULE - 1),
+                       .op = short_text_of(r, event, "op", MP_ERROR_OP - 1),
+                       .dtype = *op ? mp_dtype_name(dtype) : "",
+                       .calls = int_of(event, "calls", 0),
+                       .seconds = json_number_value(seconds),
+                       .bytes = int_of(event, "bytes", -1),
+                       .flops = int_of(event, "flops", -1)};
+    return *out->stage && out->calls > 0 && out->bytes >= 0 && out->flops >= 0 &&
+           json_is_number(seconds) && out->seconds >= 0;
+}
+
+/* Each is told once: the database holds no second one. */
+static bool has_op(const mp_record *r, const mp_op_row *x)
+{
+    for (int i = 0; i < r->op_count; i++) {
+        const mp_op_row *o = &r->ops[i];
+        if (!strcmp(o->module, x->module) && !strcmp(o->op, x->op) && !strcmp(o->dtype, x->dtype) &&
+            !strcmp(o->stage, x->stage))
+            return true;
+    }
+    return false;
+}
+
+static void on_op(mp_record *r, const json_t *event)
+{
+    mp_op_row row;
+
+    if (r->op_count >= MAX_OPS || !read_op(r, event, &row) || has_op(r, &row)) {
+        r->malformed++;
+        return;
+    }
+    r->ops = room_for(r, r->ops, r->op_count, &r->op_room, sizeof *r->ops);
+    r->ops[r->op_count++] = row;
+}
+
+static double real_of(const json_t *event, const char *key)
+{
+    return json_number_value(json_object_get(event, key));
+}
+
+static void on_roofline(mp_record *r, const json_t *event)
+{
+    const mp_roofline told = {real_of(event, "flops"), real_of(event, "pairs"),
+                              real_of(event, "copy")};
+
+    if (told.flops > 0 && told.pairs >= 0 && told.copy >= 0)
+        r->roofline = told;
+    else
+        r->malformed++;
+}
+
+/* NaN for what was not counted, and false for what is no count. */
+static bool read_count(const json_t *event, const char *name, double *out)
+{
+    const json_t *value = json_object_get(event, name);
+
+    *out = value ? json_number_value(value) : NAN;
+    return !value || (json_is_number(value) && *out >= 0);
+}
+
+static void on_counters(mp_record *r, const json_t *event)
+{
+    mp_counts c;
+    bool good = r->counts_count < MAX_SAMPLES;
+
+    for (int i = 0; i < MP_COUNTERS; i++)
+        good = read_count(event, mp_counter_names[i], &c.value[i]) && good;
+    if (!good) {
+        r->malformed++;
+        return;
+    }
+    r->counts = room_for(r, r->counts, r->counts_count, &r->counts_room, sizeof *r->counts);
+    r->counts[r->counts_count++] = c;
+}
+
 static void on_place(mp_record *r, const json_t *event)
 {
     r->stage = text_of(r, event, "stage");
@@ -267,6 +355,40 @@ static void on_warning(mp_record *r, const char *text)
                    r->more_warnings ? "and more warnings than are kept" : text);
 }
 
+/* What the event "bytes" counts: the names of metrics, without their "_mib". */
+static const char *counted(const json_t *event)
+{
+    static const char *const names[] = {"weights_in_place", "weights_resident", "weights_converted",
+                                        "activations",      "scratch",          "rss_peak"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], peek(event, "of")))
+            return names[i];
+    return NULL;
+}
+
+static void on_bytes(mp_record *r, const json_t *event)
+{
+    const mp_bytes row = {.of = counted(event),
+                          .stage = short_text_of(r, event, "stage", sizeof r->begun - 1),
+                          .module = short_text_of(r, event, "module", MP_ERROR_MODULE - 1),
+                          .bytes = int_of(event, "bytes", -1)};
+
+    if (!row.of || !*row.stage || row.bytes < 0 || r->bytes_count >= MAX_BYTES) {
+        r->malformed++;
+        return;
+    }
+    for (int i = 0; i < r->bytes_count; i++) {
+        mp_bytes *b = &r->bytes[i];
+        if (b->of == row.of && !strcmp(b->stage, row.stage) && !strcmp(b->module, row.module)) {
+            b->bytes = b->bytes < row.bytes ? row.bytes : b->bytes;
+            return;
+        }
+    }
+    r->bytes = room_for(r, r->bytes, r->bytes_count, &r->bytes_room, sizeof *r->bytes);
+    r->bytes[r->bytes_count++] = row;
+}
+
 static int64_t bytes_of(const json_t *event, const char *key)
 {
     const int64_t value = int_of(event, key, 0);
@@ -299,6 +421,14 @@ static void on_event(mp_record *r, const json_t *event)
         on_tensor(r, event);
     } else if (!strcmp(kind, "action")) {
         on_action(r, event);
+    } else if (!strcmp(kind, "op")) {
+        on_op(r, event);
+    } else if (!strcmp(kind, "counters")) {
+        on_counters(r, event);
+    } else if (!strcmp(kind, "roofline")) {
+        on_roofline(r, event);
+    } else if (!strcmp(kind, "bytes")) {
+        on_bytes(r, event);
     } else if (!strcmp(kind, "weights")) {
         r->weights_mapped = int_of(event, "mapped", 0);
         r->weights_converted = int_of(event, "converted", 0);

@@ -9,9 +9,11 @@
 #define MP_HARNESS_RECORD_H
 
 #include "harness/arena.h"
+#include "harness/engines/counters.h"
 #include "kernels/core/policy.h"
 #include "kernels/core/status.h"
 #include "kernels/core/tensor.h"
+#include "kernels/roofline.h"
 #include "results/store.h"
 
 typedef struct mp_captured {
@@ -28,6 +30,17 @@ typedef struct mp_stage_memory {
     int64_t activations; /* most bytes in use at once, over the repeats */
 } mp_stage_memory;
 
+typedef struct mp_counts {
+    double value[MP_COUNTERS]; /* by mp_counter_names; NaN: not counted */
+} mp_counts;
+
+/* A part of the memory in a stage; the most over the repeats. */
+typedef struct mp_bytes {
+    const char *of;             /* "scratch": a name of the table in record.c */
+    const char *stage, *module; /* module "": of the whole */
+    int64_t bytes;
+} mp_bytes;
+
 typedef struct mp_record {
     mp_arena *arena;
     mp_sample_row *samples;
@@ -36,8 +49,15 @@ typedef struct mp_record {
     int tensor_count, tensor_room;
     mp_action_row *actions; /* of the policy, in the first generation */
     int action_count, action_room;
+    mp_counts *counts; /* of each timed generation; those of the CPU's counters */
+    int counts_count, counts_room;
+    mp_op_row *ops; /* of the last generation */
+    int op_count, op_room;
+    mp_roofline roofline; /* of the machine; flops 0: not told */
     mp_stage_memory stages[8];
     int stage_count;
+    mp_bytes *bytes;
+    int bytes_count, bytes_room;
     mp_text warnings;
     bool more_warnings; /* than are kept */
     int64_t weights_mapped, weights_converted;

@@ -80,7 +80,7 @@ static mp_code execute(mp_run *r, const mp_scenario *ref, mp_execution *e, mp_ou
 {
     mp_cell_result result = {0};
 
-    if (mp_run_engine(r, r->referee, ref, e, out, err))
+    if (mp_run_engine(r, r->referee, ref, 0, e, out, err))
         return err->code;
     mp_judge_end(r->arena, e, ref, *out, &result);
     if (strcmp(result.status, "ok"))

@@ -352,9 +352,9 @@ static json_t *metrics_json(const mp_metrics *m)
 
     for (int64_t i = 0; i < m->count; i++) {
         const mp_metric_row *row = &m->rows[i];
-        json_array_append_new(list, json_pack("{ss ss si so ss}", "name", row->name, "stage",
-                                              row->stage, "step", row->step, "value",
-                                              number_json(row->value), "unit", row->unit));
+        json_array_append_new(list, json_pack("{ss ss si ss so ss}", "name", row->name, "stage",
+                                              row->stage, "step", row->step, "module", row->module,
+                                              "value", number_json(row->value), "unit", row->unit));
     }
     return list;
 }

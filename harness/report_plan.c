@@ -19,6 +19,19 @@ static bool is_ok(const mp_rehearsal *r)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
+/* What each stage's memory consists of. */
+static json_t *bytes_json(const mp_record *r)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; i < r->bytes_count; i++) {
+        const mp_bytes *b = &r->bytes[i];
+        json_array_append_new(list, json_pack("{ss ss ss sI}", "stage", b->stage, "of", b->of,
+                                              "module", b->module, "bytes", (json_int_t)b->bytes));
+    }
+    return list;
+}
+
 static json_t *memory_json(const mp_record *r)
 {
     json_t *activations = json_object();
@@ -26,9 +39,9 @@ static json_t *memory_json(const mp_record *r)
     for (int i = 0; i < r->stage_count; i++)
         json_object_set_new(activations, r->stages[i].stage,
                             json_integer((json_int_t)r->stages[i].activations));
-    return json_pack("{sI sI so}", "weights_mapped", (json_int_t)r->weights_mapped,
+    return json_pack("{sI sI so so}", "weights_mapped", (json_int_t)r->weights_mapped,
                      "weights_converted", (json_int_t)r->weights_converted, "activations",
-                     activations);
+                     activations, "bytes", bytes_json(r));
 }
 
 static json_t *rehearsal_json(const mp_rehearsal *r)
@@ -104,16 +117,28 @@ static void print_actions(const mp_cell_result *r)
     mp_table_free(t);
 }
 
+/* Weights that a stage reads where they are mapped, and those made for it. */
+static double stage_weights(const mp_record *r, const char *stage)
+{
+    double bytes = 0;
+
+    for (int i = 0; i < r->bytes_count; i++)
+        if (!strcmp(r->bytes[i].stage, stage) && !strncmp(r->bytes[i].of, "weights_", 8))
+            bytes += (double)r->bytes[i].bytes;
+    return bytes;
+}
+
 static void print_memory(const mp_record *r)
 {
     mp_text t = {0};
 
     for (int i = 0; i < r->stage_count; i++)
         if (r->stages[i].activations)
-            mp_text_printf(&t, "%s %.2f, ", r->stages[i].stage,
-                           (double)r->stages[i].activations / MIB);
-    mp_text_printf(&t, "weights %.2f mapped and %.2f converted", (double)r->weights_mapped / MIB,
-                   (double)r->weights_converted / MIB);
+            mp_text_printf(&t, "%s %.2f and weights %.2f, ", r->stages[i].stage,
+                           (double)r->stages[i].activations / MIB,
+                           stage_weights(r, r->stages[i].stage) / MIB);
+    mp_text_printf(&t, "in all weights %.2f mapped and %.2f converted",
+                   (double)r->weights_mapped / MIB, (double)r->weights_converted / MIB);
     mp_report_line("MiB", t.data);
     mp_text_free(&t);
 }

@@ -2,6 +2,7 @@
 #ifndef MP_HARNESS_RUN_H
 #define MP_HARNESS_RUN_H
 
+#include "harness/callgrind.h"
 #include "harness/environment.h"
 #include "harness/folders.h"
 #include "harness/judge.h"
@@ -10,12 +11,12 @@
 
 typedef struct mp_run_options {
     mp_plan_options plan;
-    const char *db, *label, *dump, *junit, *format;
+    const char *db, *label, *dump, *junit, *trace, *format;
     const char *command; /* the command line, quoted for a shell */
     const char *engine, *device, *python, *pythonpath;
     const char *reference; /* "own" or "native" */
     int threads;
-    bool resume, dry_run, keep_worker;
+    bool resume, dry_run, keep_worker, callgrind;
 } mp_run_options;
 
 /* One cell, when it is over. */
@@ -37,6 +38,8 @@ typedef struct mp_run {
     mp_environment environment;
     mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
+    mp_trace *trace; /* NULL: none */
+    mp_callgrind callgrind;
     const char *cache; /* folder of references */
     mp_scratch scratch;
     int64_t id;
@@ -56,9 +59,10 @@ int mp_run_all(mp_arena *a, const mp_run_options *o);
 mp_code mp_run_reference(mp_run *r, const mp_cell *cell, bool untiled, mp_outputs **out,
                          mp_reference_row *row, const char **trouble, mp_error *err);
 /* Asks the engine for one cell and gathers its outputs; they may be fewer than told.  NULL where it
- * could not even begin. */
-mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
-                      mp_outputs **out, mp_error *err);
+ * could not even begin.
+ * cell: its id in the database, 0 for a reference. */
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_t cell,
+                      mp_execution *e, mp_outputs **out, mp_error *err);
 
 /* harness/report.c */
 void mp_report_text(const mp_run *r);

@@ -13,8 +13,8 @@
 
 /* ---- a cell --------------------------------------------------------------------------------- */
 
-mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_execution *e,
-                      mp_outputs **out, mp_error *err)
+mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_t cell,
+                      mp_execution *e, mp_outputs **out, mp_error *err)
 {
     const char *folder = mp_arena_printf(r->arena, "%s/outputs", r->scratch.folder);
     const mp_job job = {.pipeline = s->pipeline,
@@ -24,7 +24,9 @@ mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, mp_exe
                         .warmup = s->warmup,
                         .timeout = s->timeout,
                         .memory = s->memory,
-                        .outputs = folder};
+                        .outputs = folder,
+                        .cell = cell,
+                        .trace = cell ? r->trace : NULL};
 
     *out = NULL;
     *e = (mp_execution){0};
@@ -93,6 +95,22 @@ static mp_output_row *output_rows(mp_arena *a, const mp_record *rec)
     return rows;
 }
 
+/* Of a cell that is well. */
+static void count_instructions(mp_run *r, const mp_cell *cell, mp_execution *e,
+                               mp_cell_report *report)
+{
+    const char *trouble = NULL;
+
+    if (!r->options->callgrind || strcmp(report->result.status, "ok"))
+        return;
+    const double count = mp_callgrind_count(r->arena, &r->callgrind, cell->repro, &trouble);
+    if (trouble)
+        add_warning(e, mp_arena_printf(r->arena, "no count of instructions: %s", trouble));
+    else
+        mp_measure_instructions(&report->metrics, count,
+                                mp_arena_printf(r->arena, "Ir %s", r->callgrind.isa));
+}
+
 /* Everything there is to say about an execution, into the report. */
 static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const mp_outputs *x,
                         mp_cell_report *report, mp_error *err)
@@ -101,6 +119,7 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
 
     mp_judge_end(r->arena, e, &cell->scenario, x, res);
     mp_measure_process(&report->metrics, e);
+    count_instructions(r, cell, e, report);
     if (strcmp(res->status, "interrupted") && measure_against(r, cell, e, x, report, err))
         return err->code;
     if (e->record.differing)
@@ -122,6 +141,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
     res->output_count = e->record.tensor_count;
     res->actions = e->record.actions;
     res->action_count = e->record.action_count;
+    res->ops = e->record.ops;
+    res->op_count = e->record.op_count;
     report->seconds = e->end.seconds;
     return MP_OK;
 }
@@ -131,7 +152,7 @@ static mp_code run_process(mp_run *r, const mp_cell *cell, mp_cell_report *repor
     mp_execution e;
     mp_outputs *x;
 
-    if (!mp_run_engine(r, r->engine, &cell->scenario, &e, &x, err) &&
+    if (!mp_run_engine(r, r->engine, &cell->scenario, report->id, &e, &x, err) &&
         !evaluate(r, cell, &e, x, report, err) && r->options->dump && mp_outputs_count(x))
         mp_dump_cell(r->options->dump, cell, x, err);
     mp_outputs_close(x);
@@ -194,7 +215,11 @@ static mp_code run_cell(mp_run *r, int index, mp_error *err)
         return err->code;
     }
     mp_report_begin(cell, index + 1, r->plan.count);
-    if (begin_cell(r, cell, &report->id, err) || run_process(r, cell, report, err))
+    if (begin_cell(r, cell, &report->id, err))
+        return err->code;
+    if (r->trace)
+        mp_trace_cell(r->trace, report->id, cell->key);
+    if (run_process(r, cell, report, err))
         return err->code;
     if (mp_interrupted()) /* a half-made reference would make half a result */
         report->result = (mp_cell_result){.status = "interrupted", .step = -1};
@@ -324,6 +349,12 @@ static mp_code run_cells(mp_run *r, mp_error *err)
     return mp_store_end_run(r->store, r->id, r->exit_status, err);
 }
 
+static void close_trace(mp_run *r, mp_error *err)
+{
+    mp_trace_close(r->trace, err);
+    r->trace = NULL;
+}
+
 static void report(mp_run *r, mp_error *err)
 {
     if (r->options->junit)
@@ -387,8 +418,21 @@ static void close_all(mp_run *r)
         r->referee->def->close(r->referee);
     if (r->engine)
         r->engine->def->close(r->engine);
+    mp_trace_close(r->trace, &(mp_error){0});
     mp_scratch_close(&r->scratch);
     mp_store_close(r->store);
+}
+
+/* What is asked for beside the results. */
+static mp_code open_views(mp_run *r, mp_error *err)
+{
+    const mp_run_options *o = r->options;
+    const mp_environment *m = &r->environment;
+
+    if (o->callgrind &&
+        mp_callgrind_open(r->arena, r->scratch.folder, m->device.isas, m->isa, &r->callgrind, err))
+        return err->code;
+    return o->trace ? mp_trace_create(o->trace, o->command, &r->trace, err) : MP_OK;
 }
 
 /* While a worker started: nothing is on record yet. */
@@ -452,6 +496,13 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
 
     if (!engine)
         return refuse(&err, MP_EXIT_USAGE);
+    if (o->callgrind && engine != &mp_native_engine)
+        mp_error_set(&err, MP_EUSAGE,
+                     "--callgrind: counts the instructions of the native engine, not those of %s; "
+                     "leave it out, or use --engine native",
+                     mp_plain(o->engine).text);
+    if (err.code)
+        return refuse(&err, MP_EXIT_USAGE);
     plan.check = engine->check;
     if (mp_plan_make(a, &plan, &r.plan, &err) || check_references(&r, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
@@ -461,12 +512,13 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
-        hash_checkpoints(&r, &err) || open_engines(&r, engine, &err) || stop_if_interrupted(&err) ||
-        begin_run(&r, &err)) {
+        hash_checkpoints(&r, &err) || open_views(&r, &err) || open_engines(&r, engine, &err) ||
+        stop_if_interrupted(&err) || begin_run(&r, &err)) {
         close_all(&r);
         return refuse(&err, status_of(err.code));
     }
     run_cells(&r, &err);
+    close_trace(&r, &err);
     report(&r, &err);
     close_all(&r);
     return r.exit_status;

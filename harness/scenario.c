@@ -227,6 +227,7 @@ static void add_settings(mp_arena *a, mp_scenario *s)
     add_setting(s, "quirks", quirks_text(a, r->quirks));
     add_setting(s, "reference", s->reference ? mp_dtype_name(s->reference_dtype) : "off");
     add_setting(s, "memory", s->memory ? mp_arena_printf(a, "%zu", s->memory) : "none");
+    add_setting(s, "offload", r->offload ? "stage" : "none");
     for (int i = 0; i < r->input_count; i++)
         add_setting(s, mp_arena_printf(a, "inputs.%s", mp_input_name(r->inputs[i].field)),
                     mp_input_text(a, &r->inputs[i]));
@@ -284,6 +285,8 @@ bool mp_scenario_same(const mp_scenario *a, const mp_scenario *b)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
+static const char *const offloads[] = {"stage", "none"};
+
 /* Every value on its own: what mp_scenario_matches needs too. */
 static mp_code read_values(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp_error *err)
 {
@@ -315,6 +318,7 @@ static mp_code read_values(mp_arena *a, const mp_yaml *root, mp_scenario *out, m
     out->warmup = mp_section_int(&top, "warmup", 0, 0, 1000);
     out->timeout = mp_section_duration(&top, "timeout", DEFAULT_TIMEOUT);
     out->memory = mp_section_size(&top, "memory");
+    r->offload = mp_section_word(&top, "offload", offloads, 2, 0) == 0;
     if (!err->code)
         add_settings(a, out);
     return err->code;
@@ -370,6 +374,21 @@ mp_code mp_scenario_build(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp
     if (check_combinations(out, err))
         return err->code;
     return check_expectations(a, out, err);
+}
+
+mp_code mp_scenario_probe(mp_arena *a, const mp_pipeline_def *p, const char *checkpoint,
+                          mp_scenario *out, mp_error *err)
+{
+    const char *text = mp_arena_printf(a,
+                                       "name: probe\npipeline: %s\ncheckpoint: placeholder\n"
+                                       "inputs: {prompt: a photo of a red fox}\n",
+                                       p->name);
+    mp_yaml *root;
+
+    if (!mp_yaml_parse(a, "probe", text, strlen(text), &root, err))
+        mp_scenario_build(a, root, out, err);
+    out->request.checkpoint = checkpoint;
+    return err->code;
 }
 
 /* The input that a dotted key means, under either of its names. */

@@ -46,6 +46,9 @@ typedef struct mp_scenario {
 
 /* root: a map without "matrix".  The result points into the arena and into root. */
 mp_code mp_scenario_build(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp_error *err);
+/* A scenario that asks for nothing but the checkpoint in that folder. */
+mp_code mp_scenario_probe(mp_arena *a, const mp_pipeline_def *p, const char *checkpoint,
+                          mp_scenario *out, mp_error *err);
 /* The value of a setting, NULL when it is not set. */
 const char *mp_scenario_setting(const mp_scenario *s, const char *key);
 /* The same also for a key that stands above settings: precision.components gives

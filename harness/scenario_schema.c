@@ -25,6 +25,7 @@ static const mp_schema_key keys[] = {
     {"", "warmup", "an integer from 0 to 1000", false},
     {"", "timeout", "a time such as 600s, 10m or 24h", false},
     {"", "memory", "a size such as 512MiB or 8GiB", true},
+    {"", "offload", "stage or none", true},
     {"", "reference", "fp32, off, or another dtype", true},
     {"precision", "default", DTYPE, true},
     {"precision", "components", "a map from component to dtype", true},

@@ -81,6 +81,7 @@ static mp_tensor attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, 
     if (o.scale == 0.0f)
         o.scale = (float)(1.0 / sqrt((double)(q.dim[2] / o.heads)));
     const mp_tensor y = mp_like(c, q);
+    c->work.flops = 4 * (uint64_t)mp_numel(y) * (uint64_t)k.dim[1];
     if (!mp_failed(c))
         c->backend->product.attn_softmax(c, q, k, v, &o, y);
     return y;
@@ -94,6 +95,12 @@ mp_tensor mp_attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, mp_a
     while (mp_op_run(c, &op, &y))
         y = attn_softmax(c, q, k, v, o);
     return y;
+}
+
+/* A product of keys with values, to which a row of ones is added, and one with queries. */
+static uint64_t linear_flops(const mp_attn_linear_args *a)
+{
+    return 4 * (uint64_t)(a->batch * a->tokens * a->heads) * (uint64_t)(a->d * (a->d + 1));
 }
 
 static mp_heads separate_heads(mp_tensor t, int64_t d)
@@ -126,6 +133,7 @@ static mp_tensor attn_linear(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, i
                                    heads,
                                    d,
                                    eps};
+    c->work.flops = linear_flops(&a);
     if (!mp_failed(c))
         c->backend->product.attn_linear(c, &a);
     return y;
@@ -169,6 +177,7 @@ static mp_tensor multiscale_linear(mp_ctx *c, mp_tensor x, int head_dim, float e
     if (mp_failed(c))
         return MP_NONE;
     const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
+    c->work.flops = linear_flops(&a);
     c->backend->product.attn_linear(c, &a);
     return y;
 }
@@ -193,6 +202,7 @@ static mp_tensor multiscale_quadratic(mp_ctx *c, mp_tensor x, int head_dim, floa
     if (mp_failed(c))
         return MP_NONE;
     const mp_attn_linear_args a = multiscale_args(x, y, head_dim, eps);
+    c->work.flops = 4 * (uint64_t)mp_numel(y) * (uint64_t)a.tokens;
     c->backend->product.attn_quadratic(c, &a);
     return y;
 }

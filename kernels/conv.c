@@ -39,6 +39,7 @@ static mp_tensor conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_con
     const int64_t width = (x.dim[2] + border - w.dim[3]) / o.stride + 1;
     const mp_tensor y =
         mp_new(c, mp_given(b) ? dtype : product, 4, MP_DIMS(x.dim[0], h, width, w.dim[0]));
+    c->work.flops = 2 * (uint64_t)mp_numel(y) * (uint64_t)(w.dim[1] * w.dim[2] * w.dim[3]);
     if (!mp_failed(c))
         c->backend->product.conv2d(c, x, w, b, o, y);
     return y;

@@ -33,7 +33,8 @@ mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
         (code = mp_ctx_create(o->memory_limit, &c, err)))
         return code;
     if (backend != &mp_meta_backend) {
-        mp_cpu_single_blas();
+        if (!strcmp(backend->name, "base"))
+            mp_cpu_single_blas();
         code = mp_threads_start(o->threads, &threads, err);
     }
     if (code) {
@@ -46,6 +47,11 @@ mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
     c->e4m3 = o->e4m3;
     *out = c;
     return MP_OK;
+}
+
+void mp_device_quiet(void)
+{
+    mp_cpu_quiet_blas();
 }
 
 void mp_device_close(mp_ctx *c)
@@ -68,6 +74,11 @@ void mp_device_describe(const mp_ctx *c, mp_device_info *out)
 {
     describe(c->backend, out);
     out->threads = c->device ? mp_threads_count(c->device) : 0;
+}
+
+size_t mp_device_scratch(const mp_ctx *c)
+{
+    return c->device ? mp_threads_scratch(c->device) : 0;
 }
 
 mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err)

@@ -22,6 +22,9 @@ typedef struct mp_device_options {
 } mp_device_options;
 
 mp_code mp_device_open(const mp_device_options *options, mp_ctx **out, mp_error *err);
+/* Ends the threads that libraries start when the program does, before they compete with its own:
+ * for the beginning of main. */
+void mp_device_quiet(void);
 void mp_device_close(mp_ctx *c); /* joins the threads, unmaps the pool; NULL is fine */
 
 typedef struct mp_device_info {
@@ -34,6 +37,8 @@ typedef struct mp_device_info {
     size_t memory; /* bytes of RAM */
 } mp_device_info;
 void mp_device_describe(const mp_ctx *c, mp_device_info *out);
+/* Bytes that the threads hold as scratch: it grows with the largest op and stays. */
+size_t mp_device_scratch(const mp_ctx *c);
 /* The same without a context (no threads are started). */
 mp_code mp_device_probe(const char *isa, mp_device_info *out, mp_error *err);
 

@@ -190,6 +190,7 @@ mp_tensor mp_cast(mp_ctx *c, mp_tensor x, mp_dtype d)
     if (x.dtype == d)
         return x;
     const mp_op op = mp_op_begin(c, "cast", NULL);
+    c->work.read = mp_nbytes(x);
     return mp_op_end(c, &op, mp_converted(c, x, d));
 }
 

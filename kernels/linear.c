@@ -38,6 +38,7 @@ static mp_tensor linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b)
         dims[i] = x.dim[i];
     dims[x.rank - 1] = w.dim[0];
     const mp_tensor y = mp_new(c, dtype, x.rank, dims);
+    c->work.flops = 2 * (uint64_t)mp_numel(y) * (uint64_t)w.dim[1];
     if (!mp_failed(c))
         c->backend->product.linear(c, x, w, b, y);
     return y;
@@ -76,6 +77,7 @@ static mp_tensor matmul(mp_ctx *c, mp_tensor a, mp_tensor b)
         dims[i] = a.dim[i];
     dims[a.rank - 1] = mp_dim(b, -1);
     const mp_tensor y = mp_new(c, dtype, a.rank, dims);
+    c->work.flops = 2 * (uint64_t)mp_numel(y) * (uint64_t)mp_dim(a, -1);
     if (!mp_failed(c))
         c->backend->product.matmul(c, a, b, y);
     return y;

@@ -28,6 +28,7 @@ static mp_tensor embedding(mp_ctx *c, const int32_t *ids, int64_t n, mp_tensor w
                            "tokenizer and text encoder do not belong together",
                            ids[i], (long long)i, (long long)w.dim[0]);
     const mp_tensor y = mp_new(c, dtype, 2, MP_DIMS(n, w.dim[1]));
+    c->work.read = (uint64_t)mp_numel(y) * mp_dtype_size(w.store); /* of the table, these rows */
     if (!mp_failed(c))
         c->backend->vector.embedding(c, ids, n, w, y);
     return y;
@@ -127,6 +128,7 @@ mp_tensor mp_cat(mp_ctx *c, int n, const mp_tensor *xs, int axis)
         if (!mp_failed(c))
             move_block(c, y, at, x, 0, axis, x.dim[axis]);
         at += xs[i].dim[axis];
+        c->work.read += mp_nbytes(xs[i]);
         mp_drop(c, mark);
     }
     return mp_op_end(c, &op, y);
@@ -145,8 +147,10 @@ mp_tensor mp_narrow_axis(mp_ctx *c, mp_tensor x, int axis, int64_t start, int64_
     memcpy(dims, x.dim, sizeof dims);
     dims[axis] = length;
     const mp_tensor y = moved(c, x, x.rank, dims);
-    if (!mp_failed(c))
-        move_block(c, y, 0, x, start, axis, length);
+    if (mp_failed(c))
+        return MP_NONE;
+    c->work.read = mp_nbytes(y);
+    move_block(c, y, 0, x, start, axis, length);
     return mp_op_end(c, &op, y);
 }
 
@@ -168,6 +172,7 @@ static mp_tensor gather(mp_ctx *c, const mp_op *op, mp_tensor x, mp_strided *s, 
     const mp_tensor y = moved(c, x, rank, dims);
 
     dense_strides(s->rank, s->dim, s->a);
+    c->work.read = mp_nbytes(x);
     if (!mp_failed(c))
         c->backend->vector.move(c, s, y.data, x.data, mp_dtype_size(x.store));
     return mp_op_end(c, op, y);
@@ -204,6 +209,7 @@ mp_tensor mp_pad_hw(mp_ctx *c, mp_tensor x, int64_t h, int64_t w)
     const int64_t row = x.dim[2] * x.dim[3], wide = y.dim[2] * x.dim[3];
     const mp_strided s = {
         3, {x.dim[0], x.dim[1], row}, {y.dim[1] * wide, wide, 1}, {x.dim[1] * row, row, 1}};
+    c->work.read = mp_nbytes(x);
     memset(y.data, 0, mp_nbytes(y)); /* zero has the bits 0 in every dtype */
     c->backend->vector.move(c, &s, y.data, x.data, size);
     return mp_op_end(c, &op, y);
@@ -282,6 +288,7 @@ mp_tensor mp_mean_channels(mp_ctx *c, mp_tensor x, int group)
     memcpy(dims, x.dim, sizeof dims);
     dims[x.rank - 1] /= group;
     const mp_tensor y = mp_new(c, dtype, x.rank, dims);
+    c->work.read = mp_nbytes(x);
     if (!mp_failed(c))
         c->backend->vector.mean_channels(c, x, group, y);
     return mp_op_end(c, &op, y);
@@ -298,6 +305,7 @@ mp_tensor mp_resize_bilinear(mp_ctx *c, mp_tensor x, int64_t h, int64_t w)
     if (x.rank != 4 || h < 1 || w < 1 || mp_numel(x) == 0)
         return misfit(c, op.name, x, h);
     const mp_tensor y = mp_new(c, dtype, 4, MP_DIMS(x.dim[0], h, w, x.dim[3]));
+    c->work.read = mp_nbytes(x);
     if (!mp_failed(c))
         c->backend->vector.resize_bilinear(c, x, y);
     return mp_op_end(c, &op, y);

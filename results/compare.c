@@ -103,6 +103,40 @@ static mp_code judge_all(comparison *c, mp_error *err)
     return MP_OK;
 }
 
+/* ---- instruction sets ----------------------------------------------------------------------- */
+
+/* Whether both cells are the native engine's on the CPU, which recorded different instruction sets:
+ * their bits then differ for that reason alone.  (What a worker's library chooses is its own.) */
+static bool isas_differ(const mp_cell_pair *p)
+{
+    const bool native = !strcmp(p->a->engine, "native") && !strcmp(p->b->engine, "native");
+
+    return native && *p->a->isa && *p->b->isa && strcmp(p->a->isa, p->b->isa);
+}
+
+/* Text out of the database or of the command line within a line. */
+static void print_words(const comparison *c, const char *text, FILE *to)
+{
+    if (c->options->format == MP_MARKDOWN)
+        mp_print_markdown(to, text);
+    else
+        mp_print_plain(to, text, -1);
+}
+
+static void print_isa_note(const comparison *c, FILE *to)
+{
+    for (int i = 0; i < c->selection.pair_count; i++)
+        if (isas_differ(&c->selection.pairs[i])) {
+            fputs("\n* A and B ran with different instruction sets (such as ", to);
+            print_words(c, c->selection.pairs[i].a->isa, to);
+            fputs(" and ", to);
+            print_words(c, c->selection.pairs[i].b->isa, to);
+            fputs("): their last bits differ for that reason alone, and so do all output hashes\n",
+                  to);
+            return;
+        }
+}
+
 /* ---- names ---------------------------------------------------------------------------------- */
 
 /* Consecutive pairs of one scenario, and the keys by which they are told apart. */
@@ -239,11 +273,13 @@ static void add_rows(mp_table *t, const comparison *c, const group *g, const cha
     for (int i = g->first; i < g->end; i++) {
         const mp_judgements *j = &c->judged[i];
         const int rows = both_ok(j) ? j->count : 1;
+        const bool marked = c->options->format != MP_CSV && isas_differ(&c->selection.pairs[i]);
+        const char *mark = marked ? " *" : ""; /* print_isa_note says what it means */
         pair_name(c, g, i, name);
         for (int k = 0; k < rows; k++) {
             if (scenario)
                 mp_table_add(t, "%s", scenario);
-            mp_table_add(t, "%s", name);
+            mp_table_add(t, "%s%s", name, mark);
             if (both_ok(j))
                 add_judgement(t, &j->items[k], c->options->format);
             else
@@ -256,15 +292,6 @@ static void add_rows(mp_table *t, const comparison *c, const group *g, const cha
 static const char *const heads[] = {"scenario", "cell", "metric",  "A>",
                                     "B>",       "B/A>", "verdict", "because"};
 enum { HEADS = sizeof heads / sizeof *heads };
-
-/* Text out of the database or of the command line within a line. */
-static void print_words(const comparison *c, const char *text, FILE *to)
-{
-    if (c->options->format == MP_MARKDOWN)
-        mp_print_markdown(to, text);
-    else
-        mp_print_plain(to, text, -1);
-}
 
 static void print_scenarios(const comparison *c, FILE *to)
 {
@@ -369,6 +396,7 @@ static void print_notes(const comparison *c, FILE *to)
     if (c->failing_both)
         fprintf(to, "\n%d pair%s fail%s on both sides\n", c->failing_both,
                 c->failing_both == 1 ? "" : "s", c->failing_both == 1 ? "s" : "");
+    print_isa_note(c, to);
 }
 
 static void print_people(const comparison *c, FILE *to)
@@ -414,8 +442,8 @@ static json_t *judgement_json(const mp_judgement *m)
 
 static json_t *side_json(const mp_candidate *c, const char *status, const char *error)
 {
-    return json_pack("{sI so ss so}", "id", (json_int_t)c->id, "key", mp_json_text(c->key),
-                     "status", status, "error", mp_json_text(error));
+    return json_pack("{sI so ss so so}", "id", (json_int_t)c->id, "key", mp_json_text(c->key),
+                     "status", status, "error", mp_json_text(error), "isa", mp_json_text(c->isa));
 }
 
 static json_t *pair_json(const comparison *c, const group *g, int i)
@@ -429,8 +457,9 @@ static json_t *pair_json(const comparison *c, const group *g, int i)
         json_array_append_new(metrics, judgement_json(&j->items[k]));
     pair_name(c, g, i, name);
     group_title(c, g, title);
-    return json_pack("{so so so so ss so}", "scenario", mp_json_text(title), "cell",
-                     mp_json_text(name), "a", side_json(pair->a, j->status_a, j->error_a), "b",
+    return json_pack("{so so sb so so ss so}", "scenario", mp_json_text(title), "cell",
+                     mp_json_text(name), "isas_differ", isas_differ(pair), "a",
+                     side_json(pair->a, j->status_a, j->error_a), "b",
                      side_json(pair->b, j->status_b, j->error_b), "outcome",
                      mp_verdict_names[j->outcome], "metrics", metrics);
 }

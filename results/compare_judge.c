@@ -20,6 +20,10 @@ static const double WORKER_EFFECT =
 static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
+/* Threads that wait for each other spin, a little more or less each time. */
+static const double INSTRUCTIONS_EFFECT = 0.02;
+/* Of callgrind's count, whose unit is Ir: measured, two runs are 1e-5 apart. */
+static const double EXACT_EFFECT = 1e-4;
 static const double BYTES_FLOOR = 1; /* MiB: two equal runs of a small model differ by 0.4 */
 
 static bool higher_is_better(const char *metric)
@@ -31,7 +35,8 @@ static bool higher_is_better(const char *metric)
 static bool context_only(const char *metric)
 {
     return !strncmp(metric, "floor_", 6) || !strncmp(metric, "weights_", 8) ||
-           !strcmp(metric, "idle_mib") || !strcmp(metric, "cast_seconds");
+           !strcmp(metric, "idle_mib") || !strcmp(metric, "cast_seconds") ||
+           !strcmp(metric, "cycles") || !strcmp(metric, "cache_misses");
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -69,7 +74,7 @@ static mp_code load_metrics(mp_store *s, const mp_cell_pair *pair, const char *m
     mp_db_prepare(
         s,
         "SELECT a.name, a.unit, a.value, a.nonfinite, b.value, b.nonfinite FROM metric a "
-        "JOIN metric b ON b.name = a.name AND b.stage = 'run' AND b.step = -1 AND "
+        "JOIN metric b ON b.name = a.name AND b.unit = a.unit AND b.stage = 'run' AND b.step = -1 AND "
         "b.module = '' AND b.cell = ?2 WHERE a.cell = ?1 AND a.stage = 'run' AND a.step = "
         "-1 AND a.module = '' AND (?3 IS NULL OR a.name = ?3) ORDER BY a.name",
         &q, err);
@@ -229,17 +234,17 @@ static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j
     return err->code;
 }
 
-static void judge_bytes(mp_judgement *j, bool native)
+/* By a relative effect, and an absolute one for what is small. */
+static void judge_effect(mp_judgement *j, double effect, double floor)
 {
-    const double effect = native ? BYTES_EFFECT : WORKER_EFFECT;
     const double difference = fabs(j->b - j->a);
-    const bool same = difference <= fmax(effect * j->a, BYTES_FLOOR);
+    const bool same = difference <= fmax(effect * j->a, floor);
 
     j->verdict = same ? MP_SAME : direction(j);
     if (same && difference > effect * j->a)
-        snprintf(j->why, sizeof j->why, "within %.0f MiB", BYTES_FLOOR);
+        snprintf(j->why, sizeof j->why, "within %.0f %s", floor, j->unit);
     else
-        snprintf(j->why, sizeof j->why, "%s %.0f %%", same ? "within" : "beyond", 100 * effect);
+        snprintf(j->why, sizeof j->why, "%s %g %%", same ? "within" : "beyond", 100 * effect);
 }
 
 /* Whether one engine made both, in one version: a worker tells its versions under its name. */
@@ -287,7 +292,10 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
                      mp_judgement *j, mp_error *err)
 {
     const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
-    const bool of_machine = !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
+    const bool native = !strcmp(pair->a->engine, "native") && !strcmp(pair->b->engine, "native");
+    const bool counted = !strcmp(j->metric, "instructions");
+    const bool exact = !strncmp(j->unit, "Ir", 2);
+    const bool of_machine = (counted && !exact) || !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
 
     if (of_machine && !same_machine) {
         j->verdict = MP_INCOMPARABLE;
@@ -297,8 +305,10 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
     } else if (!strcmp(j->unit, "s")) {
         j->verdict = MP_TOO_FEW;
         snprintf(j->why, sizeof j->why, "measured in one generation only");
+    } else if (counted) {
+        judge_effect(j, exact ? EXACT_EFFECT : INSTRUCTIONS_EFFECT, 0);
     } else if (of_machine) {
-        judge_bytes(j, !strcmp(pair->a->engine, "native") && !strcmp(pair->b->engine, "native"));
+        judge_effect(j, native ? BYTES_EFFECT : WORKER_EFFECT, BYTES_FLOOR);
     } else {
         const double floor = fmax(floor_of(s, pair->a->id, j->metric, err),
                                   floor_of(s, pair->b->id, j->metric, err));

@@ -144,7 +144,9 @@ static mp_code prepare(mp_store *s, const mp_selector *sel, sqlite3_stmt **out, 
     char sql[4096];
     size_t n = (size_t)snprintf(sql, sizeof sql,
                                 "SELECT max(cell.id), cell.key, cell.scenario, run.engine, "
-                                "run.device, cell.checkpoint_hash, run.fingerprint "
+                                "run.device, cell.checkpoint_hash, run.fingerprint, "
+                                "(SELECT value FROM run_environment e WHERE e.run = run.id AND "
+                                "e.key = 'isa') "
                                 "FROM cell JOIN run ON run.id = cell.run "
                                 "WHERE cell.status NOT IN ('running', 'interrupted')");
 
@@ -209,8 +211,10 @@ static mp_code read_candidate(sqlite3_stmt *q, mp_candidate *c, mp_error *err)
                         .engine = mp_strdup(mp_db_text(q, 3)),
                         .device = mp_strdup(mp_db_text(q, 4)),
                         .checkpoint_hash = mp_strdup(mp_db_text(q, 5)),
-                        .fingerprint = mp_strdup(mp_db_text(q, 6))};
-    return c->key && c->scenario && c->engine && c->device && c->checkpoint_hash && c->fingerprint
+                        .fingerprint = mp_strdup(mp_db_text(q, 6)),
+                        .isa = mp_strdup(mp_db_text(q, 7))};
+    return c->key && c->scenario && c->engine && c->device && c->checkpoint_hash &&
+                   c->fingerprint && c->isa
                ? MP_OK
                : no_memory(err);
 }
@@ -259,6 +263,7 @@ static void free_candidates(mp_candidate *list, int n)
         mp_free(c->device);
         mp_free(c->checkpoint_hash);
         mp_free(c->fingerprint);
+        mp_free(c->isa);
         mp_free(c->signature);
     }
     mp_free(list);

@@ -20,6 +20,7 @@ typedef struct mp_selector {
 typedef struct mp_candidate {
     int64_t id;
     char *key, *scenario, *engine, *device, *checkpoint_hash, *fingerprint;
+    char *isa; /* instruction set that the native engine chose on that machine; "": not recorded */
     mp_pair *settings; /* owned texts, in order of key */
     int setting_count, setting_room;
     char *signature; /* what must be equal in a pair */

@@ -48,6 +48,7 @@ typedef struct mp_sha256 {
     uint32_t h[8];
     uint64_t bytes;
     uint8_t block[64];
+    bool plain; /* set by init: without the CPU's own instructions, which give the same */
 } mp_sha256;
 void mp_sha256_init(mp_sha256 *s);
 void mp_sha256_update(mp_sha256 *s, const void *data, size_t n);

@@ -6,6 +6,7 @@
 
 #include "kernels/core/memory.h"
 #include "results/db.h"
+#include "results/memory.h"
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
@@ -249,9 +250,12 @@ static const struct {
      "SELECT e.key, e.value FROM run_environment e JOIN cell ON cell.run = e.run "
      "WHERE cell.id = ? ORDER BY e.key",
      1},
+    {"memory", mp_memory_stages, 1},
+    {"memory_modules", mp_memory_modules, 1},
 };
 
-enum { PARTS = sizeof parts / sizeof *parts, MAX_COLUMNS = 9 };
+/* People see the last two as mp_memory_show has them. */
+enum { PARTS = sizeof parts / sizeof *parts, TABLES = PARTS - 2, MAX_COLUMNS = 9 };
 
 static bool has_part(const mp_store *s, int part)
 {
@@ -386,7 +390,9 @@ static mp_code show(mp_store *s, sqlite3_stmt *cell, int64_t id, mp_format forma
     if (format == MP_CSV)
         return show_csv(s, cell, id, to, err);
     (format == MP_MARKDOWN ? show_head_markdown : show_head_text)(cell, to);
-    for (int i = 0; i < PARTS; i++)
+    if (mp_memory_show(s, id, format, to, err))
+        return err->code;
+    for (int i = 0; i < TABLES; i++)
         if (has_part(s, i) && show_part(s, i, id, format, to, err))
             return err->code;
     return MP_OK;

@@ -16,6 +16,10 @@ mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err);
  * value. */
 mp_code mp_query_show(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err);
 
+/* The cell's most expensive ops, with their share of its last generation and of what the machine
+ * can do (kernels/roofline.h).  MP_EMISSING when there is no such cell, or no profile of it. */
+mp_code mp_query_ops(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err);
+
 /* A JSON string.  Bytes that are no UTF-8 become \xNN, since JSON cannot hold them. */
 struct json_t *mp_json_text(const char *text);
 /* Prints and releases; NULL is MP_ENOMEM. */

@@ -1,6 +1,6 @@
 -- The results database of mpbench.
 -- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store_open.c.
--- History.  1: the first.  2: cell.exception and cell.frame.  3: policy_action.
+-- History.  1: the first.  2: cell.exception and cell.frame.  3: policy_action.  4: op_profile.
 -- Rows are added and never overwritten, but for: the end of a run, the outcome of a cell that is
 -- 'running', such a cell that --resume finds dead ('interrupted'), and a reference made again.
 
@@ -114,6 +114,21 @@ CREATE TABLE policy_action (
     PRIMARY KEY (cell, stage, module, op, kind, from_dtype, to_dtype)
 ) STRICT, WITHOUT ROWID;
 
+-- Where the time of one generation went, the last: ops by place (module: '*' for the numbers of
+-- blocks).  What takes less than 0.5 % of the generation is one row of its stage, with op ''.
+CREATE TABLE op_profile (
+    cell    INTEGER NOT NULL REFERENCES cell(id),
+    stage   TEXT NOT NULL,
+    module  TEXT NOT NULL,
+    op      TEXT NOT NULL,
+    dtype   TEXT NOT NULL,     -- of the result
+    calls   INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    bytes   INTEGER NOT NULL,  -- operands and results
+    flops   INTEGER NOT NULL,  -- of products; 0 for all other ops
+    PRIMARY KEY (cell, stage, module, op, dtype)
+) STRICT, WITHOUT ROWID;
+
 -- What is known of a reference run; its tensors are a file in the cache.
 CREATE TABLE reference (
     key           TEXT PRIMARY KEY,
@@ -140,3 +155,8 @@ CREATE VIEW policy_action_view AS
            policy_action.stage, policy_action.module, policy_action.op, kind, from_dtype, to_dtype,
            count, elements, seconds
     FROM policy_action JOIN cell ON cell.id = policy_action.cell JOIN run ON run.id = cell.run;
+
+CREATE VIEW op_profile_view AS
+    SELECT run.label, run.engine, cell.run, op_profile.cell, cell.key, cell.scenario,
+           op_profile.stage, op_profile.module, op_profile.op, dtype, calls, seconds, bytes, flops
+    FROM op_profile JOIN cell ON cell.id = op_profile.cell JOIN run ON run.id = cell.run;

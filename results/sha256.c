@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
@@ -37,7 +42,7 @@ static void schedule(uint32_t W[64], const uint8_t *block)
 }
 
 /* Steps 2 to 4. */
-static void compress(uint32_t H[8], const uint8_t *block)
+static void compress_plain(uint32_t H[8], const uint8_t *block)
 {
     uint32_t W[64];
     schedule(W, block);
@@ -54,12 +59,78 @@ static void compress(uint32_t H[8], const uint8_t *block)
     H[4] += e, H[5] += f, H[6] += g, H[7] += h;
 }
 
+#if defined(__x86_64__)
+
+/* The same with the CPU's own instructions, five times as fast.  They hold the state as a, b, e, f
+ * and c, d, g, h, from the highest lane down, and do two rounds at a time with the two lowest lanes
+ * of W + K. */
+__attribute__((target("sha,sse4.1"))) static void compress_sha_ni(uint32_t H[8],
+                                                                  const uint8_t *block)
+{
+    const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    const __m128i dcba = _mm_loadu_si128((const __m128i *)H);
+    const __m128i hgfe = _mm_loadu_si128((const __m128i *)(H + 4));
+    const __m128i cdab = _mm_shuffle_epi32(dcba, 0xb1), efgh = _mm_shuffle_epi32(hgfe, 0x1b);
+    const __m128i abef = _mm_alignr_epi8(cdab, efgh, 8), cdgh = _mm_blend_epi16(efgh, cdab, 0xf0);
+    __m128i x = abef, y = cdgh, W[4]; /* W[t/4 % 4]: words t .. t+3 */
+
+    for (int t = 0; t < 64; t += 4) {
+        __m128i *const w = &W[t / 4 % 4];
+        if (t < 16) {
+            *w = _mm_loadu_si128((const __m128i *)(block + 4 * t));
+            *w = _mm_shuffle_epi8(*w, big_endian);
+        } else { /* of the words 16, 12, 8 and 4 before */
+            const __m128i before = W[(t / 4 + 3) % 4];
+            const __m128i seven = _mm_alignr_epi8(before, W[(t / 4 + 2) % 4], 4);
+            *w = _mm_add_epi32(_mm_sha256msg1_epu32(*w, W[(t / 4 + 1) % 4]), seven);
+            *w = _mm_sha256msg2_epu32(*w, before);
+        }
+        const __m128i wk = _mm_add_epi32(*w, _mm_loadu_si128((const __m128i *)(K + t)));
+        y = _mm_sha256rnds2_epu32(y, x, wk);
+        x = _mm_sha256rnds2_epu32(x, y, _mm_shuffle_epi32(wk, 0x0e));
+    }
+    x = _mm_add_epi32(x, abef);
+    y = _mm_add_epi32(y, cdgh);
+    const __m128i feba = _mm_shuffle_epi32(x, 0x1b), dchg = _mm_shuffle_epi32(y, 0xb1);
+    _mm_storeu_si128((__m128i *)H, _mm_blend_epi16(feba, dchg, 0xf0));
+    _mm_storeu_si128((__m128i *)(H + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
+static bool has_sha_ni(void)
+{
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1) || !(c & bit_SSSE3))
+        return false;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
+}
+
+#else
+
+static bool has_sha_ni(void)
+{
+    return false;
+}
+
+static void compress_sha_ni(uint32_t H[8], const uint8_t *block)
+{
+    compress_plain(H, block);
+}
+
+#endif
+
+static void compress(mp_sha256 *s, const uint8_t *block)
+{
+    (s->plain ? compress_plain : compress_sha_ni)(s->h, block);
+}
+
 void mp_sha256_init(mp_sha256 *s)
 {
     static const uint32_t H0[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     memset(s, 0, sizeof *s);
     memcpy(s->h, H0, sizeof H0);
+    s->plain = !has_sha_ni();
 }
 
 void mp_sha256_update(mp_sha256 *s, const void *data, size_t n)
@@ -75,10 +146,10 @@ void mp_sha256_update(mp_sha256 *s, const void *data, size_t n)
         p += take, n -= take;
         if (held + take < 64)
             return;
-        compress(s->h, s->block);
+        compress(s, s->block);
     }
     for (; n >= 64; p += 64, n -= 64)
-        compress(s->h, p);
+        compress(s, p);
     memcpy(s->block, p, n);
 }
 

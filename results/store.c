@@ -242,13 +242,29 @@ static mp_code put_actions(mp_store *s, int64_t cell, const mp_cell_result *r, m
     return err->code;
 }
 
+static mp_code put_ops(mp_store *s, int64_t cell, const mp_cell_result *r, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+
+    mp_db_prepare(s, "INSERT INTO op_profile VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", &q, err);
+    for (int64_t i = 0; i < r->op_count && !err->code; i++) {
+        const mp_op_row *o = &r->ops[i];
+        if (!mp_db_bind(s, q, err, "ittttidii", cell, o->stage, o->module, o->op, o->dtype,
+                        o->calls, o->seconds, o->bytes, o->flops))
+            put(s, q, err);
+    }
+    sqlite3_finalize(q);
+    return err->code;
+}
+
 mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *result, mp_error *err)
 {
     if (begin(s, err))
         return err->code;
     if (!finish_row(s, cell, result, err) && !put_metrics(s, cell, result, err) &&
-        !put_samples(s, cell, result, err) && !put_outputs(s, cell, result, err))
-        put_actions(s, cell, result, err);
+        !put_samples(s, cell, result, err) && !put_outputs(s, cell, result, err) &&
+        !put_actions(s, cell, result, err))
+        put_ops(s, cell, result, err);
     return end(s, err);
 }
 

@@ -93,6 +93,18 @@ typedef struct mp_action_row {
     double seconds;
 } mp_action_row;
 
+/* All calls of an op of one dtype in one place, in one generation, the last; kernels/core/ctx.h,
+ * mp_op_event.  op, module and dtype "": what else there is in the stage, each less than 0.5 % of
+ * the generation. */
+typedef struct mp_op_row {
+    const char *stage;
+    const char *module; /* "transformer.blocks.*.attn1.to_q": numbers of blocks are left out */
+    const char *op, *dtype;
+    int64_t calls;
+    double seconds;
+    int64_t bytes, flops;
+} mp_op_row;
+
 typedef struct mp_cell_result {
     const char *status;  /* ok | error | crash | timeout | oom | nonfinite | interrupted */
     const char *outcome; /* typed: dtype_mismatch, nan_first, overflow, constant, oom, unsupported,
@@ -117,6 +129,8 @@ typedef struct mp_cell_result {
     int64_t output_count;
     const mp_action_row *actions;
     int64_t action_count;
+    const mp_op_row *ops;
+    int64_t op_count;
 } mp_cell_result;
 
 mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);

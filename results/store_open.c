@@ -7,7 +7,7 @@
 #include "kernels/core/memory.h"
 #include "results/db.h"
 
-enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 3, BUSY_MS = 60000 };
+enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 4, BUSY_MS = 60000 };
 
 extern const char mp_schema_sql[]; /* results/schema.sql */
 
@@ -109,6 +109,14 @@ static const char *const migrations[SCHEMA_VERSION - 1] = {
     "cell.key, cell.scenario, policy_action.stage, policy_action.module, policy_action.op, kind, "
     "from_dtype, to_dtype, count, elements, seconds FROM policy_action JOIN cell ON cell.id = "
     "policy_action.cell JOIN run ON run.id = cell.run",
+    "CREATE TABLE op_profile (cell INTEGER NOT NULL REFERENCES cell(id), stage TEXT NOT NULL, "
+    "module TEXT NOT NULL, op TEXT NOT NULL, dtype TEXT NOT NULL, calls INTEGER NOT NULL, seconds "
+    "REAL NOT NULL, bytes INTEGER NOT NULL, flops INTEGER NOT NULL, PRIMARY KEY (cell, stage, "
+    "module, op, dtype)) STRICT, WITHOUT ROWID; "
+    "CREATE VIEW op_profile_view AS SELECT run.label, run.engine, cell.run, op_profile.cell, "
+    "cell.key, cell.scenario, op_profile.stage, op_profile.module, op_profile.op, dtype, calls, "
+    "seconds, bytes, flops FROM op_profile JOIN cell ON cell.id = op_profile.cell JOIN run ON "
+    "run.id = cell.run",
 };
 
 /* Each version in the transaction that says so; another process may have been faster. */

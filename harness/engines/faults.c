@@ -86,11 +86,23 @@ void mp_faults_install(mp_ctx *c)
     mp_observe(c, (mp_observer){.output = fault, .user = c});
 }
 
+const mp_counter_kind *mp_faults_counters(void)
+{
+    const char *text = getenv("MPBENCH_COUNTERS");
+
+    return text && !strcmp(text, "software") ? mp_counters_software : mp_counters_hardware;
+}
+
 #else
 
 void mp_faults_install(mp_ctx *c)
 {
     (void)c;
+}
+
+const mp_counter_kind *mp_faults_counters(void)
+{
+    return mp_counters_hardware;
 }
 
 #endif

@@ -4,8 +4,12 @@
 #ifndef MP_HARNESS_ENGINES_FAULTS_H
 #define MP_HARNESS_ENGINES_FAULTS_H
 
+#include "harness/engines/counters.h"
 #include "kernels/core/ctx.h"
 
 void mp_faults_install(mp_ctx *c);
+/* What a cell counts: hardware; with MPBENCH_COUNTERS=software, where there are faults, software.
+ */
+const mp_counter_kind *mp_faults_counters(void);
 
 #endif

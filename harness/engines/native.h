@@ -19,5 +19,7 @@ mp_code mp_native_execute(mp_arena *a, const mp_native_cell *cell, bool show, mp
 
 /* Runs in the child and writes events to fd; the child's exit status. */
 int mp_native_run(const mp_native_cell *cell, int fd);
+/* The same for what the machine can do, with the isa and threads of the cell: one event. */
+int mp_native_roofline(const mp_native_cell *cell, int fd);
 
 #endif

@@ -9,10 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "harness/engines/cell_trace.h"
 #include "harness/engines/faults.h"
 #include "harness/engines/native.h"
+#include "harness/engines/native_memory.h"
+#include "harness/engines/profile.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "kernels/roofline.h"
 #include "pipelines/common/safetensors.h"
 #include "results/metrics.h"
 
@@ -29,7 +33,11 @@ typedef struct engine {
     bool broken;                        /* a non-finite output was seen */
     bool found;                         /* the observer has its first non-finite value */
     double began;                       /* of the stage */
-    double paused, total, total_paused; /* time spent recording, not generating */
+    double paused, total, total_paused; /* time spent recording or loading, not generating */
+    double loading;                     /* since the last sample of "load" */
+    mp_rss_meter rss;
+    mp_cell_trace trace;
+    mp_counters counters;
     mp_error err;
 } engine;
 
@@ -94,6 +102,33 @@ static void send_stage(engine *e, const char *stage, double seconds)
                          "seconds", seconds, "activations", (json_int_t)mp_pool_get(e->c).peak));
 }
 
+static void send_bytes(void *user, const char *of, const char *module, size_t bytes)
+{
+    engine *e = user;
+
+    send_event(e, json_pack("{ss ss ss ss sI}", "event", "bytes", "of", of, "stage",
+                            e->progress->stage, "module", module, "bytes", (json_int_t)bytes));
+}
+
+/* What the stage's memory consists of, told once; and the process's peak, told each time. */
+static void send_memory(engine *e, const char *stage)
+{
+    const bool real = !e->job->request.rehearse;
+
+    if (e->capture && strcmp(stage, "load"))
+        mp_stage_memory_tell(e->c, e->job->pipeline, e->pipeline, stage, real, send_bytes, e);
+    if (real)
+        send_bytes(e, "rss_peak", "", mp_rss_peak(&e->rss));
+}
+
+/* Of the whole process, as the kernel's own mark was set back by each stage. */
+static void send_peak(engine *e)
+{
+    if (!e->job->request.rehearse)
+        send_event(e, json_pack("{ss sI}", "event", "memory", "peak_rss",
+                                (json_int_t)mp_rss_highest(&e->rss)));
+}
+
 /* What the policy did in the stage. */
 static void send_actions(engine *e, const char *stage)
 {
@@ -116,8 +151,25 @@ static void stage_begin(void *user, const char *stage)
     strncpy(p->stage, stage, sizeof p->stage - 1);
     p->step = strcmp(stage, "denoise") ? -1 : 0;
     mp_pool_reset_peak(e->c);
+    mp_rss_begin(&e->rss);
     e->paused = 0;
     e->began = now();
+}
+
+/* A generation loads before several of its stages: one sample says how long in all, the first one
+ * with the opening.  It is no part of the generation's time, as in a library that loads first. */
+static void add_loading(engine *e, double seconds)
+{
+    e->loading += seconds;
+    e->total_paused += seconds;
+}
+
+static void send_loading(engine *e)
+{
+    if (e->loading > 0 && !e->found)
+        send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "load", "repeat",
+                                e->repeat, "seconds", e->loading));
+    e->loading = 0;
 }
 
 static void stage_end(void *user, const char *stage)
@@ -125,8 +177,11 @@ static void stage_end(void *user, const char *stage)
     engine *e = user;
     const double end = now();
 
-    if (!e->found)
+    if (!strcmp(stage, "load"))
+        add_loading(e, end - e->began);
+    else if (!e->found)
         send_stage(e, stage, end - e->began - e->paused);
+    send_memory(e, stage);
     send_actions(e, stage);
     e->total_paused += now() - end;
 }
@@ -212,6 +267,56 @@ static void warn(void *user, const char *text)
         send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
+/* ---- the same, told to the trace and left out of the counters --------------------------------
+ * harness/callgrind.c leaves out the last three by their names. */
+
+/* What the trace cost is no part of the generation. */
+static void leave_out_trace(engine *e)
+{
+    const double spent = mp_cell_trace_take_spent(&e->trace);
+
+    e->paused += spent;
+    e->total_paused += spent;
+}
+
+static void seen_stage_begin(void *user, const char *stage)
+{
+    engine *e = user;
+
+    stage_begin(e, stage);
+    mp_cell_trace_stage(&e->trace, stage);
+}
+
+static void seen_stage_end(void *user, const char *stage)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    mp_cell_trace_stage_end(&e->trace);
+    leave_out_trace(e);
+    stage_end(e, stage);
+    mp_counters_resume(&e->counters);
+}
+
+static void seen_step(void *user, int index, int steps)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    mp_cell_trace_step(&e->trace, index);
+    step(e, index, steps);
+    mp_counters_resume(&e->counters);
+}
+
+static void seen_tensor(void *user, const char *name, mp_tensor fp32, mp_dtype dtype)
+{
+    engine *e = user;
+
+    mp_counters_pause(&e->counters);
+    tensor(e, name, fp32, dtype);
+    mp_counters_resume(&e->counters);
+}
+
 /* ---- where it is ---------------------------------------------------------------------------- */
 
 static void note_place(mp_progress *p, const char *module, const char *op)
@@ -231,6 +336,8 @@ static void note_op(void *user, const mp_op_event *event)
 /* Of a failing process the module that it is in, which is exact. */
 static void on_signal(int number)
 {
+    if (running && running->trace.to)
+        mp_trace_flush(running->trace.to);
     if (running && running->c)
         mp_place(running->c, running->progress->module, running->progress->op);
     if (number == SIGTERM)
@@ -294,25 +401,82 @@ static void diagnose(engine *e)
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-static void generate(engine *e, const mp_sink *sink)
+/* What harness/callgrind.c counts, by this name. */
+static __attribute__((noinline)) void generate_once(engine *e, const mp_sink *sink)
 {
     const double start = now();
 
     e->total_paused = 0;
     e->job->pipeline->generate(e->c, e->pipeline, sink, &e->err);
     e->total = now() - start - e->total_paused;
+    send_loading(e);
     send_actions(e, e->progress->stage); /* of a stage that has failed and was not ended */
     if (!e->err.code)
         send_event(e, json_pack("{ss ss si sf}", "event", "stage", "name", "total", "repeat",
                                 e->repeat, "seconds", e->total));
     e->capture = false;
+    mp_account(e->c, false);
+}
+
+static void send_op(void *user, const mp_op_row *row)
+{
+    send_event(user, json_pack("{ss ss ss ss ss sI sf sI sI}", "event", "op", "stage", row->stage,
+                               "module", row->module, "op", row->op, "dtype", row->dtype, "calls",
+                               (json_int_t)row->calls, "seconds", row->seconds, "bytes",
+                               (json_int_t)row->bytes, "flops", (json_int_t)row->flops));
+}
+
+/* Of the last generation there is a profile. */
+static void generate_last(engine *e, const mp_sink *sink)
+{
+    static const double least = 0.005; /* of the generation, or no row of its own */
+    mp_profile *p = e->job->cell ? mp_profile_create(e->progress->stage) : NULL;
+
+    if (p)
+        mp_observe(e->c, mp_profile_observer(p));
+    generate_once(e, sink);
+    if (p) {
+        mp_unobserve(e->c, mp_profile_observer(p));
+        if (!e->err.code)
+            mp_profile_each(p, least * e->total, send_op, e);
+    }
+    mp_profile_free(p);
+}
+
+/* Of a timed generation that was finished. */
+static void send_counts(engine *e)
+{
+    json_t *event = json_pack("{ss si}", "event", "counters", "repeat", e->repeat);
+    double counts[MP_COUNTERS];
+    int told = 0;
+
+    mp_counters_stop(&e->counters, counts);
+    for (int i = 0; i < MP_COUNTERS; i++)
+        if (!isnan(counts[i]) && e->repeat >= 0 && !e->err.code)
+            told += !json_object_set_new(event, mp_counter_names[i], json_real(counts[i]));
+    if (told)
+        send_event(e, event);
+    else
+        json_decref(event);
+}
+
+/* What the disk did not take is no fault of the cell. */
+static void close_trace(engine *e)
+{
+    const int trouble = mp_cell_trace_close(&e->trace);
+    char text[200];
+
+    if (!trouble)
+        return;
+    snprintf(text, sizeof text, "the trace lacks some of this cell: %s; make room for it",
+             strerror(trouble));
+    send_event(e, json_pack("{ss ss}", "event", "warning", "text", text));
 }
 
 static void send_weights(engine *e)
 {
-    mp_weights_stats w = {0};
+    const mp_weights_stats w = mp_pipeline_weights(e->job->pipeline, e->pipeline);
 
-    e->job->pipeline->weights(e->pipeline, &w);
     send_event(e, json_pack("{ss sI sI}", "event", "weights", "mapped", (json_int_t)w.mapped,
                             "converted", (json_int_t)w.converted));
 }
@@ -321,16 +485,22 @@ static void run_pipeline(engine *e, const mp_sink *sink)
 {
     const mp_job *j = e->job;
 
-    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err))
+    e->repeat = -j->warmup;
+    if (j->pipeline->open(e->c, &j->request, sink, &e->pipeline, &e->err)) {
+        send_loading(e);
         return;
+    }
     send_weights(e);
     e->capture = true;
+    mp_account(e->c, true);
     for (int i = -j->warmup; i < j->repeat && !e->err.code && !e->broken; i++) {
         e->repeat = i;
-        generate(e, sink);
+        mp_cell_trace_generation(&e->trace, i);
+        mp_counters_start(&e->counters);
+        (i + 1 < j->repeat ? generate_once : generate_last)(e, sink);
+        send_counts(e);
+        mp_cell_trace_generation_end(&e->trace);
     }
-    if (e->broken && !e->err.code)
-        diagnose(e);
 }
 
 /* Each component's dtype, then the overrides, which win. */
@@ -365,33 +535,58 @@ static void open_device(engine *e, const mp_native_cell *cell)
         declare(e);
 }
 
+int mp_native_roofline(const mp_native_cell *cell, int fd)
+{
+    const mp_device_options o = {.isa = cell->isa, .threads = cell->threads};
+    engine e = {.fd = fd};
+    mp_roofline r;
+
+    if (mp_device_open(&o, &e.c, &e.err))
+        return 1;
+    mp_roofline_measure(e.c, &r);
+    send_event(&e, json_pack("{ss sf sf sf}", "event", "roofline", "flops", r.flops, "pairs",
+                             r.pairs, "copy", r.copy));
+    mp_device_close(e.c);
+    return 0;
+}
+
 int mp_native_run(const mp_native_cell *cell, int fd)
 {
     const mp_job *job = cell->job;
     engine e = {.job = job, .progress = cell->progress, .fd = fd};
     const mp_sink sink = {.user = &e,
-                          .stage_begin = stage_begin,
-                          .stage_end = stage_end,
-                          .step = step,
-                          .tensor = job->request.rehearse ? leave_tensor : tensor,
+                          .stage_begin = seen_stage_begin,
+                          .stage_end = seen_stage_end,
+                          .step = seen_step,
+                          .tensor = job->request.rehearse ? leave_tensor : seen_tensor,
                           .warn = warn};
 
     running = &e;
     e.progress->step = -1;
     catch_signals();
+    if (job->cell)
+        mp_counters_open(&e.counters, mp_faults_counters());
+    mp_rss_open(&e.rss);
     open_device(&e, cell);
     if (!e.err.code) {
         mp_observe(e.c, (mp_observer){.output = note_op, .user = &e});
+        mp_cell_trace_open(&e.trace, job->trace, e.c);
         mp_faults_install(e.c);
         run_pipeline(&e, &sink);
+        close_trace(&e);
+        send_peak(&e);
     }
+    if (e.broken && !e.err.code)
+        diagnose(&e);
     if (e.err.code)
         send_error(&e, &e.err);
     else
         send_event(&e, json_pack("{ss}", "event", "done"));
     job->pipeline->close(e.pipeline);
     mp_device_close(e.c);
+    mp_counters_close(&e.counters);
     free(e.declared);
+    mp_rss_close(&e.rss);
     running = NULL;
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "harness/engines/engine.h"
 #include "harness/engines/worker_command.h"
 #include "harness/engines/worker_request.h"
+#include "harness/engines/worker_trace.h"
 #include "pipelines/common/file.h"
 
 enum { PROTOCOL = 1, EVENTS_FD = 3, LOG_LINES = 12, LOG_BYTES = 3000, MAX_ENVIRONMENT = 64 };
@@ -314,13 +315,15 @@ static mp_code start_worker(worker *w, mp_error *err)
 
 typedef struct hearer {
     mp_record *record;
+    mp_worker_trace trace;
     bool show;
 } hearer;
 
 static void on_line(void *user, const char *line, size_t n)
 {
-    const hearer *l = user;
+    hearer *l = user;
 
+    mp_worker_trace_line(&l->trace, line, n);
     mp_record_line(l->record, line, n);
     if (l->show)
         mp_engine_show(l->record);
@@ -377,17 +380,19 @@ static void find_fault(const worker *w, mp_record *r, bool taken)
         r->error = fault;
 }
 
-static void converse(worker *w, const char *request, double timeout, bool show, mp_execution *e)
+static void converse(worker *w, const char *request, const mp_job *job, bool show, mp_execution *e)
 {
-    hearer hear = {.record = &e->record, .show = show && isatty(STDERR_FILENO)};
+    hearer hear = {
+        .record = &e->record, .trace = {.to = job->trace}, .show = show && isatty(STDERR_FILENO)};
     const mp_listener l = {
-        .line = on_line, .finished = has_ended, .user = &hear, .timeout = timeout};
+        .line = on_line, .finished = has_ended, .user = &hear, .timeout = job->timeout};
     bool lives, good;
 
     if (truncate(w->log, 0)) /* of this cell alone; where it cannot be, it is longer */
         errno = 0;
     mp_child_tell(&w->child, request);
     lives = mp_child_listen(&w->child, &l, &e->end);
+    mp_worker_trace_close(&hear.trace);
     const bool answered = e->record.done || e->record.error.code || e->record.malformed;
     note_place(e);
     if (answered && !e->end.timed_out && !e->end.interrupted)
@@ -428,7 +433,7 @@ static mp_code worker_run(mp_engine *engine, mp_arena *a, const mp_job *job, boo
         have_worker(w, &out->record.error);
     out->end.interrupted = w->interrupted;
     if (!out->record.error.code)
-        converse(w, request, job->timeout, show, out);
+        converse(w, request, job, show, out);
     return MP_OK;
 }
 

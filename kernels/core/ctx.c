@@ -29,6 +29,7 @@ void mp_ctx_free(mp_ctx *c)
         return;
     mp_action_clear(c);
     mp_free(c->actions);
+    mp_account_free(c->account);
     mp_pool_free(c->pool);
     mp_free(c);
 }
@@ -91,6 +92,16 @@ mp_tensor mp_fail(mp_ctx *c, mp_code code, const mp_tensor *t, const char *forma
     return MP_NONE;
 }
 
+/* Of the innermost scope. */
+static void tell_scope(const mp_ctx *c, bool entered)
+{
+    const char *name = c->scope + c->scope_end[c->depth - 1];
+
+    for (int i = 0; i < c->observer_count; i++)
+        if (c->observers[i].scope)
+            c->observers[i].scope(c->observers[i].user, name + (*name == '.'), entered);
+}
+
 void mp_pushv(mp_ctx *c, const char *format, va_list args)
 {
     const size_t before = strlen(c->scope);
@@ -103,6 +114,7 @@ void mp_pushv(mp_ctx *c, const char *format, va_list args)
     vsnprintf(c->scope + at, sizeof c->scope - at, format, args);
     c->scope_dtype[c->depth - 1] =
         c->policy == MP_NEGOTIATE ? mp_declared(c, c->scope) : MP_DTYPE_COUNT;
+    tell_scope(c, true);
 }
 
 void mp_push(mp_ctx *c, const char *format, ...)
@@ -117,6 +129,7 @@ void mp_push(mp_ctx *c, const char *format, ...)
 void mp_pop(mp_ctx *c)
 {
     assert(c->depth > 0);
+    tell_scope(c, false);
     c->scope[c->scope_end[--c->depth]] = '\0';
 }
 
@@ -150,7 +163,7 @@ mp_tensor mp_new(mp_ctx *c, mp_dtype dtype, int rank, const int64_t *dims)
     if (checked_numel(dtype, rank, dims) < 0)
         return mp_fail(c, MP_ESHAPE, NULL, "no tensor can have the shape %s",
                        mp_shape_text(t, shape, sizeof shape));
-    t.data = mp_pool_alloc(c->pool, mp_nbytes(t));
+    t.data = mp_pool_alloc(c->pool, mp_nbytes(t), mp_account_module(c));
     if (!t.data) {
         const mp_pool_stats s = mp_pool_stats_of(c->pool);
         return mp_fail(c, MP_ENOMEM, NULL,
@@ -243,22 +256,38 @@ mp_op mp_op_begin(mp_ctx *c, const char *name, const mp_tensor *weight)
     if (!mp_failed(c)) {
         c->op = name;
         c->op_weight = weight;
+        c->work = (mp_work){0};
     }
     return (mp_op){.name = name, .weight = weight, .start = c->observer_count ? mp_now_ns() : 0};
 }
 
-mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
+static void tell_output(mp_ctx *c, const mp_op *op, const mp_tensor *y)
 {
     char module[MP_ERROR_MODULE];
+    const uint64_t end = mp_now_ns();
+    const mp_pool_stats pool = mp_pool_stats_of(c->pool);
+    const mp_op_event event = {.op = op->name,
+                               .module = module,
+                               .y = y,
+                               .start = op->start,
+                               .ns = end - op->start,
+                               .bytes = c->work.read + mp_nbytes(*y),
+                               .flops = c->work.flops,
+                               .live = pool.live,
+                               .peak = pool.recent};
 
+    mp_module_of(c, op->weight, module);
+    mp_pool_restart_recent(c->pool);
+    for (int i = 0; i < c->observer_count; i++)
+        c->observers[i].output(c->observers[i].user, &event);
+}
+
+mp_tensor mp_op_end(mp_ctx *c, const mp_op *op, mp_tensor y)
+{
     if (mp_failed(c))
         return MP_NONE;
-    if (c->observer_count) {
-        mp_module_of(c, op->weight, module);
-        const mp_op_event event = {op->name, module, &y, mp_now_ns() - op->start};
-        for (int i = 0; i < c->observer_count; i++)
-            c->observers[i].output(c->observers[i].user, &event);
-    }
+    if (c->observer_count)
+        tell_output(c, op, &y);
     c->op = NULL;
     c->op_weight = NULL;
     return mp_failed(c) ? MP_NONE : y;

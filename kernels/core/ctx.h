@@ -87,17 +87,28 @@ mp_tensor mp_keep(mp_ctx *c, mp_mark mark, mp_tensor x);
 /* The same for up to eight tensors. */
 void mp_keep_all(mp_ctx *c, mp_mark mark, int n, const mp_tensor *xs);
 void mp_drop(mp_ctx *c, mp_mark mark);
-/* Gives unused pages back to the system: between tiles, and when a stage is over. */
+/* Gives all unused pages back to the system, when a stage is over.  Without it, those that go
+ * beyond the peak go back, but for a sixteenth of it. */
 void mp_trim(mp_ctx *c);
 
 typedef struct mp_pool_stats {
     size_t live;       /* bytes in use now */
     size_t peak;       /* most bytes in use since the last mp_pool_reset_peak */
+    size_t recent;     /* most bytes in use since the last op that was observed, with it */
     size_t limit;      /* 0: none */
     uint64_t requests; /* blocks handed out since the context was made */
 } mp_pool_stats;
 mp_pool_stats mp_pool_get(const mp_ctx *c);
 void mp_pool_reset_peak(mp_ctx *c); /* peak = live: the start of a stage */
+
+/* Whether each new block remembers the module that asks for it; false: no memory for that. */
+bool mp_account(mp_ctx *c, bool on);
+typedef struct mp_share {
+    const char *module; /* the context's; "": outside of all modules, or not accounted */
+    size_t bytes;
+} mp_share;
+/* What was in use when the pool was last at its peak, by module, the largest first; how many. */
+int mp_peak_shares(const mp_ctx *c, mp_share *out, int room);
 
 /* --- observers ----------------------------------------------------------------------------- */
 
@@ -105,15 +116,28 @@ typedef struct mp_op_event {
     const char *op;     /* "linear" */
     const char *module; /* "transformer.transformer_blocks.0.attn1.to_q" */
     const mp_tensor *y; /* the op's output, valid during the call only */
-    uint64_t ns;        /* time of the op */
+    uint64_t start, ns; /* when it began (mp_now_ns) and how long it took, with a second attempt */
+    uint64_t bytes;     /* operands, each read once, and result, as they lie in memory */
+    /* Of products, a multiplication and an addition being two: linear and matmul 2 M N K, conv2d
+     * 2 kh kw C/groups for each element of the result, attention 4 queries keys d for each head,
+     * linear attention 4 tokens d (d + 1).  All other ops have 0: what bounds them is their bytes.
+     */
+    uint64_t flops;
+    size_t live, peak; /* bytes of the pool: in use now, and most in use since the op before */
 } mp_op_event;
 
 typedef struct mp_observer {
     void (*output)(void *user, const mp_op_event *event);
     void *user;
+    /* A module is entered or left; name: what its path adds to that of the module around it.  NULL:
+     * not asked for. */
+    void (*scope)(void *user, const char *name, bool entered);
 } mp_observer;
 
-/* Up to four; ops measure time and call them only while there is one. */
+/* CLOCK_MONOTONIC, in nanoseconds. */
+uint64_t mp_now_ns(void);
+
+/* Up to eight; ops measure time and call them only while there is one. */
 bool mp_observe(mp_ctx *c, mp_observer o);
 void mp_unobserve(mp_ctx *c, mp_observer o);
 

@@ -7,11 +7,19 @@
 
 struct mp_backend;
 
-enum { MP_SCOPE_DEPTH = 16, MP_OBSERVERS = 4 };
+enum { MP_SCOPE_DEPTH = 16, MP_OBSERVERS = 8 };
+
+/* What an op has to do, for those who observe it; all zero when it begins. */
+typedef struct mp_work {
+    uint64_t read;  /* bytes of operands; 0 in the frame of mp_op_open: those it names */
+    uint64_t flops; /* kernels/core/ctx.h, mp_op_event */
+} mp_work;
 
 struct mp_ctx {
     mp_error err;
     mp_pool *pool;
+    struct mp_account *account; /* names of modules that own blocks; NULL: none yet */
+    bool accounting;
     mp_policy policy;
     mp_e4m3_overflow e4m3;
     const struct mp_backend *backend;     /* the kernels of the chosen device */
@@ -24,6 +32,7 @@ struct mp_ctx {
     int observer_count;
     const char *op;             /* name of the op that runs now, NULL between ops */
     const mp_tensor *op_weight; /* its weight, if one names the module */
+    mp_work work;               /* of that op */
     const mp_dtype_override *declared;
     int declared_count;
     mp_action *actions; /* their modules are owned, their ops are constants */
@@ -84,8 +93,10 @@ void mp_pushv(mp_ctx *c, const char *format, va_list args);
 mp_dtype mp_declared(const mp_ctx *c, const char *module);
 /* Of the scope `up` pushes above the current one; MP_DTYPE_COUNT: none, or outside all. */
 mp_dtype mp_scope_dtype(const mp_ctx *c, int up);
+/* kernels/core/account.c: the number of the module that runs now; 0: not accounted. */
+uint32_t mp_account_module(mp_ctx *c);
+void mp_account_free(struct mp_account *a);
 /* Adds to the record; a->op must be a constant. */
 void mp_act_on_record(mp_ctx *c, const mp_action *a);
-uint64_t mp_now_ns(void);
 
 #endif

@@ -16,13 +16,19 @@
 #endif
 
 /* The range holds more than the limit, because blocks never move and free space is in pieces. */
-static const size_t smallest_range = (size_t)1 << 36; /* addresses only: 64 GiB */
+static const size_t usual_range = (size_t)1 << 36; /* addresses only: 64 GiB */
+static const size_t smallest_range = (size_t)1 << 32;
 static const size_t commit_step = (size_t)1 << 22;
 static const size_t alignment = 64;
+/* Free blocks keep their pages, so that the next one need not be cleared by the kernel; but beyond
+ * the peak of what was in use, no more than a sixteenth of it, or this. */
+static const size_t smallest_slack = (size_t)1 << 22;
 
 typedef struct block {
     size_t offset, size;
+    size_t touched;  /* of a free one: at most so many bytes have pages */
     uint64_t serial; /* 0: free */
+    uint32_t owner;
 } block;
 
 struct mp_pool {
@@ -30,7 +36,9 @@ struct mp_pool {
     size_t range, committed; /* [0, committed) is readable and writable */
     block *blocks;           /* by offset; they cover [0, end) without holes */
     size_t count, capacity;
-    size_t end;
+    mp_pool_block *at_peak; /* of the same capacity */
+    size_t peak_count;
+    size_t end, touched; /* [touched, range) has no pages */
     uint64_t next_serial;
     uint64_t fail_at;
     mp_pool_stats stats;
@@ -41,14 +49,29 @@ static size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
+/* Addresses for twice the limit; as many as usual where the system lends them, which under a limit
+ * of address space or under valgrind it does not. */
+static void *reserve(size_t limit, size_t *range)
+{
+    const size_t least =
+        limit > smallest_range / 2 ? round_up(2 * limit, commit_step) : smallest_range;
+    void *base;
+
+    *range = least > usual_range ? least : usual_range;
+    do {
+        base = mmap(NULL, *range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        *range = base == MAP_FAILED ? *range / 2 : *range;
+    } while (base == MAP_FAILED && *range >= least);
+    return base;
+}
+
 mp_code mp_pool_create(size_t limit, mp_pool **out, mp_error *err)
 {
     mp_pool *p = mp_alloc(1, sizeof *p);
 
     if (!p)
         return mp_error_set(err, MP_ENOMEM, "no memory for the pool of activations");
-    p->range = limit > smallest_range / 2 ? round_up(2 * limit, commit_step) : smallest_range;
-    p->base = mmap(NULL, p->range, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    p->base = reserve(limit, &p->range);
     if (p->base == MAP_FAILED) {
         const int why = errno;
         mp_free(p);
@@ -71,6 +94,7 @@ void mp_pool_free(mp_pool *p)
     ASAN_UNPOISON_MEMORY_REGION(p->base, p->committed);
     munmap(p->base, p->range);
     mp_free(p->blocks);
+    mp_free(p->at_peak);
     mp_free(p);
 }
 
@@ -80,10 +104,14 @@ static bool reserve_entries(mp_pool *p)
     if (p->count + 2 <= p->capacity)
         return true;
     const size_t capacity = p->capacity ? 2 * p->capacity : 64;
-    block *grown = mp_realloc(p->blocks, capacity, sizeof *grown);
-    if (!grown)
+    block *blocks = mp_realloc(p->blocks, capacity, sizeof *blocks);
+    if (!blocks)
         return false;
-    p->blocks = grown;
+    p->blocks = blocks;
+    mp_pool_block *at_peak = mp_realloc(p->at_peak, capacity, sizeof *at_peak);
+    if (!at_peak)
+        return false;
+    p->at_peak = at_peak;
     p->capacity = capacity;
     return true;
 }
@@ -99,6 +127,9 @@ static bool commit(mp_pool *p, size_t end)
         target = p->range;
     if (mprotect(p->base + p->committed, target - p->committed, PROT_READ | PROT_WRITE))
         return false;
+    /* Pages come back faster by large ones, of which a small pool would waste parts. */
+    if (p->committed >= commit_step)
+        madvise(p->base + p->committed, target - p->committed, MADV_HUGEPAGE);
     ASAN_POISON_MEMORY_REGION(p->base + p->committed, target - p->committed);
     p->committed = target;
     return true;
@@ -129,20 +160,91 @@ static bool place(mp_pool *p, size_t at, size_t size)
     if (at == p->count) {
         if (!commit(p, p->end + size))
             return false;
-        insert(p, at, (block){p->end, size, 0});
+        insert(p, at, (block){.offset = p->end, .size = size});
         p->end += size;
+        if (p->touched < p->end)
+            p->touched = p->end;
         return true;
     }
     block *b = &p->blocks[at];
     if (b->size > size) {
-        const block rest = {b->offset + size, b->size - size, 0};
+        block rest = {.offset = b->offset + size, .size = b->size - size, .touched = b->touched};
+        if (rest.touched > rest.size)
+            rest.touched = rest.size;
         b->size = size;
         insert(p, at + 1, rest);
     }
     return true;
 }
 
-void *mp_pool_alloc(mp_pool *p, size_t bytes)
+/* ---- pages ---------------------------------------------------------------------------------- */
+
+static void give_back(mp_pool *p, size_t from, size_t to)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    from = round_up(from, page);
+    to = to / page * page;
+    if (from < to)
+        madvise(p->base + from, to - from, MADV_DONTNEED);
+}
+
+/* Pages of no use to anyone: of free blocks and behind the last one. */
+static size_t spare_bytes(const mp_pool *p)
+{
+    size_t bytes = p->touched - p->end;
+
+    for (size_t i = 0; i < p->count; i++)
+        if (!p->blocks[i].serial)
+            bytes += p->blocks[i].touched;
+    return bytes;
+}
+
+/* Gives back the spare pages from the last on, until at most so many are left. */
+static void leave_spare(mp_pool *p, size_t most)
+{
+    size_t spare = spare_bytes(p);
+
+    if (spare > most) {
+        give_back(p, p->end, p->touched);
+        spare -= p->touched - p->end;
+        p->touched = p->end;
+    }
+    for (size_t i = p->count; i-- > 0 && spare > most;) {
+        block *b = &p->blocks[i];
+        if (b->serial || !b->touched)
+            continue;
+        give_back(p, b->offset, b->offset + b->size);
+        spare -= b->touched;
+        b->touched = 0;
+    }
+}
+
+static void limit_pages(mp_pool *p)
+{
+    const size_t sixteenth = p->stats.peak / 16;
+    const size_t slack = sixteenth > smallest_slack ? sixteenth : smallest_slack;
+
+    leave_spare(p, p->stats.peak + slack - p->stats.live);
+}
+
+void mp_pool_trim(mp_pool *p)
+{
+    leave_spare(p, 0);
+}
+
+/* ---- blocks --------------------------------------------------------------------------------- */
+
+static void note_peak(mp_pool *p)
+{
+    p->stats.peak = p->stats.live;
+    p->peak_count = 0;
+    for (size_t i = 0; i < p->count; i++)
+        if (p->blocks[i].serial)
+            p->at_peak[p->peak_count++] = (mp_pool_block){p->blocks[i].size, p->blocks[i].owner};
+}
+
+void *mp_pool_alloc(mp_pool *p, size_t bytes, uint32_t owner)
 {
     const size_t size = round_up(bytes ? bytes : 1, alignment);
 
@@ -159,9 +261,13 @@ void *mp_pool_alloc(mp_pool *p, size_t bytes)
     if (!place(p, at, size))
         return NULL;
     p->blocks[at].serial = p->next_serial++;
+    p->blocks[at].owner = owner;
     p->stats.live += size;
     if (p->stats.live > p->stats.peak)
-        p->stats.peak = p->stats.live;
+        note_peak(p);
+    if (p->stats.live > p->stats.recent)
+        p->stats.recent = p->stats.live;
+    limit_pages(p);
     ASAN_UNPOISON_MEMORY_REGION(p->base + p->blocks[at].offset, bytes);
     return p->base + p->blocks[at].offset;
 }
@@ -187,10 +293,12 @@ static void join(mp_pool *p)
     size_t n = 0;
 
     for (size_t i = 0; i < p->count; i++) {
-        if (n && !p->blocks[n - 1].serial && !p->blocks[i].serial)
+        if (n && !p->blocks[n - 1].serial && !p->blocks[i].serial) {
             p->blocks[n - 1].size += p->blocks[i].size;
-        else
+            p->blocks[n - 1].touched += p->blocks[i].touched;
+        } else {
             p->blocks[n++] = p->blocks[i];
+        }
     }
     if (n && !p->blocks[n - 1].serial)
         p->end = p->blocks[--n].offset;
@@ -208,28 +316,11 @@ void mp_pool_release(mp_pool *p, uint64_t from, void *const *keep, int n)
         ASAN_POISON_MEMORY_REGION(p->base + b->offset, b->size);
         p->stats.live -= b->size;
         b->serial = 0;
+        b->touched = b->size;
         freed = true;
     }
     if (freed)
         join(p);
-}
-
-static void give_back(mp_pool *p, size_t from, size_t to)
-{
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-    from = round_up(from, page);
-    to = to / page * page;
-    if (from < to)
-        madvise(p->base + from, to - from, MADV_DONTNEED);
-}
-
-void mp_pool_trim(mp_pool *p)
-{
-    for (size_t i = 0; i < p->count; i++)
-        if (!p->blocks[i].serial)
-            give_back(p, p->blocks[i].offset, p->blocks[i].offset + p->blocks[i].size);
-    give_back(p, p->end, p->committed);
 }
 
 mp_pool_stats mp_pool_stats_of(const mp_pool *p)
@@ -239,7 +330,23 @@ mp_pool_stats mp_pool_stats_of(const mp_pool *p)
 
 void mp_pool_restart_peak(mp_pool *p)
 {
-    p->stats.peak = p->stats.live;
+    note_peak(p);
+    p->stats.recent = p->stats.live;
+}
+
+void mp_pool_restart_recent(mp_pool *p)
+{
+    p->stats.recent = p->stats.live;
+}
+
+size_t mp_pool_peak_blocks(const mp_pool *p)
+{
+    return p->peak_count;
+}
+
+mp_pool_block mp_pool_peak_block(const mp_pool *p, size_t i)
+{
+    return p->at_peak[i];
 }
 
 void mp_pool_fail_at(mp_pool *p, uint64_t n)

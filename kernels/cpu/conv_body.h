@@ -1,8 +1,9 @@
 /* Convolution on channels-last pictures.  Included by kernels/cpu/isa.c only.
  *
- * The general form is the tiled product of gemm_body.h whose left operand is gathered: a chunk of
- * patches at a time, never all of them.  A depthwise convolution is a kernel of its own, a band of
- * rows and a few channels at a time. */
+ * Three forms.  Most are the product of gemm_body.h on a slab of rows of the picture, packed with
+ * its padding: under each tap the same strip lies a little further on, so no patch is gathered.
+ * Where strides, groups or few channels and pixels forbid that, the slab is one of patches.  A
+ * depthwise convolution is a kernel of its own, a band of rows and a few channels at a time. */
 
 typedef struct conv_geometry {
     mp_tensor x;
@@ -20,85 +21,260 @@ static inline conv_at conv_pixel(const conv_geometry *v, int64_t m)
     return (conv_at){m / (v->out_w * v->out_h), m / v->out_w % v->out_h, m % v->out_w};
 }
 
-static inline void conv_next(const conv_geometry *v, conv_at *at)
+/* n values of the picture from `from` on become the words of a patch from its at-th value on;
+ * outside the picture (NULL) they are zero. */
+static void patch_run(const conv_geometry *v, bool pairs, const char *from, int64_t n, float *patch,
+                      int64_t at)
 {
-    if (++at->x < v->out_w)
+    const size_t width = pairs ? sizeof(uint16_t) : sizeof(float);
+
+    if (n <= 0)
         return;
-    at->x = 0;
-    if (++at->y < v->out_h)
-        return;
-    at->y = 0;
-    at->n++;
+    if (from)
+        panel_read(pairs, v->x.store, from, patch, at, n);
+    else
+        memset((char *)patch + (size_t)at * width, 0, (size_t)n * width);
 }
 
-/* The index of the input pixel of that output under tap (i, j), -1 in the padding. */
-static inline int64_t conv_input(const conv_geometry *v, const conv_at *at, int64_t i, int64_t j)
+/* Values [from, end) of one row of taps, the first of which is the picture's value-th, at column x:
+ * in the middle those of pixels that exist. */
+static void patch_row(const conv_geometry *v, bool pairs, int64_t value, int64_t x, int64_t from,
+                      int64_t end, float *patch, int64_t at)
 {
-    const int64_t y = at->y * v->stride + i - v->padding, x = at->x * v->stride + j - v->padding;
+    const int64_t c = v->per_group, left = -x * c, right = (v->w - x) * c;
+    const int64_t a = left < from ? from : vec_min(left, end);
+    const int64_t b = right < a ? a : vec_min(right, end);
 
-    if (y < 0 || y >= v->h || x < 0 || x >= v->w)
-        return -1;
-    return (at->n * v->h + y) * v->w + x;
+    patch_run(v, pairs, NULL, a - from, patch, at);
+    if (a < b)
+        patch_run(v, pairs,
+                  (const char *)v->x.data + (size_t)(value + a) * mp_dtype_size(v->x.store), b - a,
+                  patch, at + a - from);
+    patch_run(v, pairs, NULL, end - b, patch, at + b - from);
 }
 
-/* Columns of a patch are ordered tap by tap, each tap the channels of its group. */
-static void load_patches(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0,
-                         int64_t k, float *panel, int64_t lda)
+/* Values [from, from + n) of the patch of one output pixel, whose columns are ordered tap by tap,
+ * each tap the channels of its group.  Without groups a row of taps lies together in the picture.
+ */
+static void patch_read(const void *source, bool pairs, int64_t group, int64_t row, int64_t from,
+                       int64_t n, float *to)
 {
-    const conv_geometry *v = p->a;
-    const size_t size = mp_dtype_size(v->x.store);
-    const size_t width = p->pairs ? sizeof(uint16_t) : sizeof(float);
+    const conv_geometry *v = source;
+    const conv_at pixel = conv_pixel(v, row);
+    const int64_t taps = v->per_group == v->c ? v->kw : 1, run = taps * v->per_group;
 
-    for (int64_t at = k0; at < k0 + k;) {
-        const int64_t tap = at / v->per_group, first = at % v->per_group;
-        const int64_t n = vec_min(v->per_group - first, k0 + k - at);
-        conv_at pixel = conv_pixel(v, m0);
-        for (int64_t r = 0; r < m; r++, conv_next(v, &pixel)) {
-            float *row = panel + r * lda;
-            const int64_t input = conv_input(v, &pixel, tap / v->kw, tap % v->kw);
-            const int64_t from = input * v->c + g * v->per_group + first;
-            if (input < 0)
-                memset((char *)row + (size_t)(at - k0) * width, 0, (size_t)n * width);
-            else
-                panel_read(p->pairs, v->x.store, (const char *)v->x.data + (size_t)from * size, row,
-                           at - k0, n);
-        }
-        at += n;
+    for (int64_t i = from / run, at = 0; at < n; i++) {
+        const int64_t first = from + at - i * run, end = vec_min(run, first + n - at);
+        const int64_t y = pixel.y * v->stride + i * taps / v->kw - v->padding;
+        const int64_t x = pixel.x * v->stride + i * taps % v->kw - v->padding;
+        const int64_t value = ((pixel.n * v->h + y) * v->w + x) * v->c + group * v->per_group;
+        if (y < 0 || y >= v->h)
+            patch_run(v, pairs, NULL, end - first, to, at);
+        else
+            patch_row(v, pairs, value, x, first, end, to, at);
+        at += end - first;
     }
 }
 
-/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in. */
+/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in; fails without memory. */
 static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
 {
     const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3];
-    mp_tensor packed = mp_new(c, w.store, 3, MP_DIMS(o, taps, ch));
     const mp_strided s = {3, {o, taps, ch}, {taps * ch, ch, 1}, {ch * taps, 1, taps}};
+    mp_tensor packed = w;
 
     if (taps == 1)
         return w;
-    if (!mp_failed(c))
+    packed.data = mp_scratch_shared(c, MP_SHARED_WEIGHTS, mp_nbytes(w));
+    if (packed.data)
         move(c, &s, packed.data, w.data, mp_dtype_size(w.store));
     return packed;
+}
+
+static gemm_args conv_args(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
+                           mp_tensor y)
+{
+    return (gemm_args){.c = c,
+                       .bias = b,
+                       .y = y,
+                       .n = w.dim[0] / groups,
+                       .k = v->kh * v->kw * v->per_group,
+                       .groups = groups,
+                       .y_stride = w.dim[0],
+                       .pairs = gemm_pairs(v->x, w, y)};
+}
+
+/* w: in the order of patches. */
+static gemm_operand conv_weights(const gemm_args *p, mp_tensor w)
+{
+    return (gemm_operand){.t = w, .stride = p->k, .group = p->n * p->k, .rows = p->n};
+}
+
+static void conv_patches(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
+                         mp_tensor y)
+{
+    const gemm_args p = conv_args(c, v, w, b, groups, y);
+    gemm_operand x = {.t = v->x, .rows = mp_rows(y), .read = patch_read, .source = v};
+
+    if (v->kh * v->kw == 1 && v->stride == 1 && v->padding == 0)
+        x = (gemm_operand){.t = v->x, .stride = v->c, .group = v->per_group, .rows = x.rows};
+    if (p.k == 0)
+        gemm_empty_sum(&p);
+    else
+        gemm(p, x, conv_weights(&p, w));
+}
+
+typedef struct conv_picture {
+    gemm_args p;
+    const conv_geometry *v;
+    int64_t image, y, rows; /* of the output, in the slab */
+    int64_t across;         /* strips in a row */
+    int64_t words;          /* of a pixel's channels */
+    int64_t parts;          /* chunks of them */
+} conv_picture;
+
+/* Columns of strips in an output row. */
+static int64_t conv_row_columns(int64_t width)
+{
+    const int64_t last = width % PANEL_N;
+
+    return width - last + (last ? gemm_columns(last) : 0);
+}
+
+static gemm_strip picture_strip(const gemm_args *p, int64_t group, int64_t index)
+{
+    const conv_picture *m = p->form;
+    const int64_t r = index / m->across, x = index % m->across * PANEL_N;
+
+    (void)group;
+    return (gemm_strip){.at = p->slab + r * m->words * p->ld + x,
+                        .row = (m->image * m->v->out_h + m->y + r) * m->v->out_w + x,
+                        .count = vec_min(PANEL_N, m->v->out_w - x)};
+}
+
+static gemm_chunk picture_chunk(const gemm_args *p, int64_t index)
+{
+    const conv_picture *m = p->form;
+    const conv_geometry *v = m->v;
+    const int64_t tap = index / m->parts, first = index % m->parts * p->chunk_k;
+    const int64_t below = tap / v->kw * m->words + panel_k(p->pairs, first);
+
+    return (gemm_chunk){.from = tap * v->c + first,
+                        .k = vec_min(p->chunk_k, v->c - first),
+                        .at = below * p->ld + tap % v->kw};
+}
+
+/* Channels [first, first + k) of n pixels, `ld` words apart at `to`. */
+static void picture_turn(const conv_picture *m, int64_t pixel, int64_t n, int64_t first, int64_t k,
+                         float *rows, float *to)
+{
+    const gemm_args *p = &m->p;
+    const mp_tensor *x = &m->v->x;
+    const size_t size = mp_dtype_size(x->store);
+    const char *from = (const char *)x->data + (size_t)(pixel * m->v->c + first) * size;
+    const int64_t words = panel_k(p->pairs, k), ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
+
+    if (n % PANEL_TURN == 0 && panel_in_place(p->pairs, x->store, from, m->v->c, k)) {
+        panel_transpose((const float *)from, p->pairs ? m->v->c / 2 : m->v->c, n, words, to, p->ld);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        panel_read(p->pairs, x->store, from + (size_t)(i * m->v->c) * size, rows + i * ld, 0, k);
+    panel_fill_up(p->pairs, rows, ld, n, k, words);
+    panel_transpose(rows, ld, panel_up(n, PANEL_TURN), words, to, p->ld);
+}
+
+/* One row of the picture, [words, ld], zero where there is no pixel. */
+static void picture_pack_task(void *arg, int64_t task, int worker)
+{
+    const conv_picture *m = arg;
+    const gemm_args *p = &m->p;
+    const conv_geometry *v = m->v;
+    const int64_t y = m->y + task - v->padding, end = v->padding + v->w;
+    float *row = p->slab + task * m->words * p->ld;
+
+    if (y < 0 || y >= v->h) {
+        memset(row, 0, (size_t)(m->words * p->ld) * sizeof *row);
+        return;
+    }
+    for (int64_t x = 0; x < v->w; x += PANEL_N)
+        for (int64_t first = 0; first < v->c; first += p->chunk_k)
+            picture_turn(m, (m->image * v->h + y) * v->w + x, vec_min(PANEL_N, v->w - x), first,
+                         vec_min(p->chunk_k, v->c - first), mp_scratch(p->c, worker),
+                         row + panel_k(p->pairs, first) * p->ld + v->padding + x);
+    for (int64_t c = 0; c < m->words; c++) {
+        memset(row + c * p->ld, 0, (size_t)v->padding * sizeof *row);
+        memset(row + c * p->ld + end, 0, (size_t)(p->ld - end) * sizeof *row);
+    }
+}
+
+static void picture_cut(conv_picture *m)
+{
+    gemm_args *p = &m->p;
+    const conv_geometry *v = m->v;
+    const int64_t columns = conv_row_columns(v->out_w) + v->kw - 1;
+
+    gemm_cut_k(p, v->c);
+    m->parts = gemm_tiles(v->c, p->chunk_k);
+    m->words = panel_k(p->pairs, v->c);
+    m->across = gemm_tiles(v->out_w, PANEL_N);
+    p->chunks = v->kh * v->kw * m->parts;
+    p->strip = picture_strip;
+    p->chunk = picture_chunk;
+    p->form = m;
+    p->ld = gemm_ld(columns > v->padding + panel_up(v->w, PANEL_TURN)
+                        ? columns
+                        : v->padding + panel_up(v->w, PANEL_TURN));
+    const int64_t fit = GEMM_SLAB / (m->words * p->ld) - v->kh + 1;
+    m->rows = gemm_even(v->out_h, fit < 4 ? 4 : fit);
+}
+
+static void picture_slab(conv_picture *m)
+{
+    const int64_t rows = m->rows + m->v->kh - 1;
+
+    m->p.strips = m->rows * m->across;
+    gemm_share(m->p.c, rows * m->words * m->p.ld * GEMM_PACKED, rows, picture_pack_task, m);
+    gemm_slab(&m->p);
+}
+
+static void conv_whole(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
+{
+    conv_picture m = {.p = conv_args(c, v, w, b, 1, y), .v = v};
+
+    m.p.left = conv_weights(&m.p, w);
+    m.p.turned = true;
+    picture_cut(&m);
+    const int64_t rows = m.rows, words = (rows + v->kh - 1) * m.words * m.p.ld;
+    const int64_t room = PANEL_N * gemm_ld(panel_k(m.p.pairs, m.p.chunk_k));
+    m.p.slab = mp_scratch_shared(c, MP_SHARED_SLAB, (size_t)words * sizeof(float));
+    if (!m.p.slab || !mp_scratch_reserve(c, (size_t)room * sizeof(float)))
+        return;
+    for (m.image = 0; m.image < v->x.dim[0]; m.image++)
+        for (m.y = 0; m.y < v->out_h; m.y += rows) {
+            m.rows = vec_min(rows, v->out_h - m.y);
+            picture_slab(&m);
+        }
+}
+
+/* Rows of the picture serve where they fill their strips and a tap has enough channels. */
+static bool conv_by_rows(const conv_geometry *v, int groups)
+{
+    return groups == 1 && v->stride == 1 && v->c >= 32 &&
+           4 * conv_row_columns(v->out_w) <= 5 * v->out_w;
 }
 
 static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
-    gemm_args p = {.c = c,
-                   .load_a = load_patches,
-                   .a = v,
-                   .store = v->x.store,
-                   .bias = b,
-                   .y = y,
-                   .groups = groups};
+    const mp_tensor packed = pack_weights(c, w);
 
-    p.b = pack_weights(c, w);
-    p.m = mp_rows(y);
-    p.n = w.dim[0] / groups;
-    p.k = v->kh * v->kw * v->per_group;
-    p.y_stride = w.dim[0];
-    if (!mp_failed(c))
-        gemm(&p);
+    if (mp_failed(c))
+        return;
+    if (conv_by_rows(v, groups))
+        conv_whole(c, v, packed, b, y);
+    else
+        conv_patches(c, v, packed, b, groups, y);
 }
 
 /* Depthwise: channels of one task, and about how many bytes of input it holds. */

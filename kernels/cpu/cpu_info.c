@@ -73,3 +73,12 @@ void mp_cpu_single_blas(void)
 {
     openblas_set_num_threads(1);
 }
+
+/* OpenBLAS's own handler of pthread_atfork, in no header; not in a build without threads. */
+int blas_thread_shutdown_(void) __attribute__((weak));
+
+void mp_cpu_quiet_blas(void)
+{
+    if (blas_thread_shutdown_)
+        blas_thread_shutdown_();
+}

@@ -11,5 +11,8 @@ struct hwloc_topology;
 bool mp_cpu_topology(struct hwloc_topology **out);
 /* OpenBLAS, with which `base` multiplies, on one thread: ours cut the work and call it on tiles. */
 void mp_cpu_single_blas(void);
+/* OpenBLAS starts a thread on each CPU when it is loaded, which turn in sched_yield for a while: it
+ * ends them, as before a fork. */
+void mp_cpu_quiet_blas(void);
 
 #endif

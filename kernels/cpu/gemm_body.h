@@ -1,109 +1,70 @@
-/* y = A B^T + bias in tiles.  Included by kernels/cpu/isa.c only.
+/* y = x W^T + bias.  Included by kernels/cpu/isa.c only.
  *
- * A tile of y is one task: its operands arrive in chunks of k as panels (panel_body.h), widened on
- * the way where they are narrower; the tile itself is fp32, and the epilogue adds the bias and
- * rounds once.  The tiling follows from the sizes alone, so that no bit depends on the number of
+ * The smaller of x and W is packed, a slab of its rows at a time, into strips that all workers
+ * share.  The other one is read where it lies; only where it must be converted, a chunk of k is, in
+ * a worker's own scratch.  A task is a block of rows of the one and some strips of the other.  Its
+ * sums are fp32 and stay in scratch until all of k is in them; then the bias is added and y is
+ * rounded once.  All this follows from the sizes alone, so that no bit depends on the number of
  * threads. */
 
-enum { GEMM_M = 256, GEMM_TALL_M = 512, GEMM_N = 256, GEMM_K = 256, GEMM_TASKS = 8 };
+enum {
+    GEMM_K = 256,        /* words of k in a chunk */
+    GEMM_ROWS = 256,     /* rows in a task, and */
+    GEMM_COLUMNS = 512,  /* columns of strips, at most */
+    GEMM_TASKS = 16,     /* smaller tasks where there would be fewer */
+    GEMM_SLAB = 1 << 20, /* words of a slab */
+    GEMM_ALONE =
+        1 << 18,     /* below so many products, waking another thread costs more than it saves */
+    GEMM_PACKED = 32 /* products that packing a word is worth */
+};
 
 typedef struct gemm_args gemm_args;
 
+/* x or W: rows of k values, or what can be read as such. */
+typedef struct gemm_operand {
+    mp_tensor t;
+    int64_t stride, group; /* values from row to row, and from group to group */
+    int64_t rows;          /* of a group */
+    /* Values [from, from + n) of a row as words; NULL: they lie there. */
+    void (*read)(const void *source, bool pairs, int64_t group, int64_t row, int64_t from,
+                 int64_t n, float *to);
+    const void *source;
+} gemm_operand;
+
+/* PANEL_N neighbouring columns of the slab: rows row .. row + count - 1 of the packed operand. */
+typedef struct gemm_strip {
+    const float *at;
+    int64_t row, count;
+} gemm_strip;
+
+/* A chunk of k: values [from, from + k) of the other operand's rows, `at` words into a strip. */
+typedef struct gemm_chunk {
+    int64_t from, k, at;
+} gemm_chunk;
+
 struct gemm_args {
     mp_ctx *c;
-    int64_t m, n, k; /* of one group */
-    int64_t groups;
-    /* Rows [m0, m0+m) of A, columns [k0, k0+k), of group g, into rows of the panel. */
-    void (*load_a)(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0, int64_t k,
-                   float *panel, int64_t lda);
-    const void *a;     /* the loader's own data */
-    mp_dtype store;    /* of A */
-    mp_tensor b;       /* [groups*n, k] row after row */
-    mp_tensor bias, y; /* y: rows of y_stride, group g at column g*n */
-    int64_t y_stride;
-    bool pairs;                                      /* panels of bf16 */
-    int64_t tile_m, tile_n, tiles_m, tiles_n, chunk; /* chunk: of k */
+    mp_tensor bias, y; /* y: rows of y_stride values, group g from column g * n on */
+    int64_t n, k, groups, y_stride;
+    bool pairs;        /* words of two bf16 */
+    gemm_operand left; /* the one that is not packed */
+    bool turned;       /* it is W: its rows are y's columns */
+    float *slab;
+    int64_t strips; /* of a group in the slab */
+    gemm_strip (*strip)(const gemm_args *p, int64_t group, int64_t index);
+    int64_t ld; /* of a strip: words between neighbours in k */
+    gemm_chunk (*chunk)(const gemm_args *p, int64_t index);
+    int64_t chunks, chunk_k;                                    /* and the most values in one */
+    const void *form;                                           /* what strip and chunk go by */
+    int64_t task_rows, task_strips, blocks_rows, blocks_strips; /* of a task; tasks of a group */
 };
-
-/* Where a worker's panels lie.  Rows are a cache line longer than a chunk, so that they do not all
- * fall into the same sets of the cache. */
-typedef struct gemm_panels {
-    float *a, *rows, *b, *tile, *bias; /* [tile_m, ld], [PANEL_N, ld], packed, [tile_m, n], [n] */
-    int64_t ld;
-} gemm_panels;
-
-static int64_t gemm_ld(int64_t k)
-{
-    return panel_up(k, 16) + 16;
-}
-
-static gemm_panels gemm_place(const gemm_args *p, float *at)
-{
-    const int64_t k = panel_k(p->pairs, p->chunk);
-    gemm_panels s = {.a = at, .ld = gemm_ld(k)};
-
-    s.rows = s.a + p->tile_m * s.ld;
-    s.b = s.rows + PANEL_N * s.ld;
-    s.tile = s.b + p->tile_n * k;
-    s.bias = s.tile + p->tile_m * p->tile_n;
-    return s;
-}
-
-static size_t gemm_scratch(const gemm_args *p)
-{
-    const int64_t k = panel_k(p->pairs, p->chunk), ld = gemm_ld(k);
-
-    return (size_t)((p->tile_m + PANEL_N) * ld + p->tile_n * k + (p->tile_m + 1) * p->tile_n) *
-           sizeof(float);
-}
-
-/* Adds the bias to a finished tile and rounds it into y. */
-static void gemm_store(const gemm_args *p, const gemm_panels *s, int64_t m0, int64_t m,
-                       int64_t column, int64_t n)
-{
-    const float *bias = mp_given(p->bias) ? vec_read(p->bias, column, n, s->bias) : NULL;
-    const size_t size = mp_dtype_size(p->y.store);
-
-    for (int64_t i = 0; i < m; i++) {
-        float *row = s->tile + i * panel_n(n);
-        if (bias)
-            for (int64_t j = 0; j < n; j++)
-                row[j] += bias[j];
-        vec_narrow(p->y.store, p->c->e4m3, row,
-                   (char *)p->y.data + (size_t)((m0 + i) * p->y_stride + column) * size, n);
-    }
-}
-
-static void gemm_task(void *arg, int64_t task, int worker)
-{
-    const gemm_args *p = arg;
-    const int64_t per_group = p->tiles_m * p->tiles_n;
-    const int64_t g = task / per_group, within = task % per_group;
-    const int64_t m0 = within / p->tiles_n * p->tile_m, n0 = within % p->tiles_n * p->tile_n;
-    const int64_t m = vec_min(p->tile_m, p->m - m0), n = vec_min(p->tile_n, p->n - n0);
-    const int64_t column = g * p->n + n0;
-    const gemm_panels s = gemm_place(p, mp_scratch(p->c, worker));
-    const size_t size = mp_dtype_size(p->b.store);
-    const char *b = (const char *)p->b.data + (size_t)(column * p->k) * size;
-
-    for (int64_t k0 = 0; k0 < p->k; k0 += p->chunk) {
-        const int64_t k = vec_min(p->chunk, p->k - k0), words = panel_k(p->pairs, k);
-        p->load_a(p, g, m0, m, k0, k, s.a, s.ld);
-        panel_fill_up(p->pairs, s.a, s.ld, m, k, words);
-        panel_pack_columns(p->pairs, p->b.store, b + (size_t)k0 * size, p->k, n, k, s.rows, s.ld,
-                           s.b);
-        panel_product(p->pairs, s.a, s.ld, s.b, panel_m(p->pairs, m), panel_n(n), words, k0 > 0,
-                      s.tile, panel_n(n));
-    }
-    gemm_store(p, &s, m0, m, column, n);
-}
 
 static int64_t gemm_tiles(int64_t extent, int64_t limit)
 {
     return (extent + limit - 1) / limit;
 }
 
-/* Tiles of nearly equal size, none larger than the limit: 260 rows become 2 x 130, not 256 + 4. */
+/* Parts of nearly equal size, none larger than the limit: 260 rows become 2 x 130, not 256 + 4. */
 static int64_t gemm_even(int64_t extent, int64_t limit)
 {
     const int64_t tiles = gemm_tiles(extent, limit);
@@ -111,22 +72,200 @@ static int64_t gemm_even(int64_t extent, int64_t limit)
     return tiles ? gemm_tiles(extent, tiles) : 1;
 }
 
-/* B is packed anew for each tile: tall ones are better where enough of them are left to share out.
- */
-static void gemm_tile(gemm_args *p)
+/* Rows of a panel are a cache line longer than a chunk, so that they do not all fall into the same
+ * sets of the cache. */
+static int64_t gemm_ld(int64_t k)
 {
-    const int64_t tall = gemm_tiles(p->m, GEMM_TALL_M) * gemm_tiles(p->n, GEMM_N) * p->groups;
+    return panel_up(k, 16) + 16;
+}
 
-    /* bf16 operands that only a second attempt calls fp32 (policy.h) are multiplied as fp32. */
-    p->pairs = PANEL_PAIRS && p->y.dtype == MP_BF16 && panel_is_bf16(p->store) &&
-               panel_is_bf16(p->b.store);
-    p->tile_m = panel_m(p->pairs, gemm_even(p->m, tall >= GEMM_TASKS ? GEMM_TALL_M : GEMM_M));
-    p->tile_n = panel_n(gemm_even(p->n, GEMM_N));
-    p->chunk = gemm_even(p->k, p->pairs ? 2 * GEMM_K : GEMM_K);
+/* What a worker needs: rows of a chunk, the sums, rows of y and the bias. */
+typedef struct gemm_room {
+    float *left, *sums, *turned, *bias; /* [rows, ld], [strips][rows][PANEL_N], [PANEL_TURN, rows],
+                                         * the longer of rows and columns */
+    int64_t rows, ld;                   /* rows: of a task, filled up */
+} gemm_room;
+
+static gemm_room gemm_place(const gemm_args *p, float *at)
+{
+    gemm_room r = {.left = at, .rows = panel_up(p->task_rows, 16)};
+
+    r.ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
+    r.sums = r.left + r.rows * r.ld;
+    r.turned = r.sums + p->task_strips * r.rows * PANEL_N;
+    r.bias = r.turned + PANEL_TURN * r.rows;
+    return r;
+}
+
+static size_t gemm_bytes(const gemm_args *p)
+{
+    const int64_t rows = panel_up(p->task_rows, 16), columns = p->task_strips * PANEL_N;
+    const int64_t ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
+
+    return (size_t)(rows * (ld + columns + PANEL_TURN + 1) + columns) * sizeof(float);
+}
+
+static const char *gemm_at(const gemm_operand *o, int64_t group, int64_t row, int64_t from)
+{
+    return (const char *)o->t.data +
+           (size_t)(group * o->group + row * o->stride + from) * mp_dtype_size(o->t.store);
+}
+
+static bool gemm_in_place(const gemm_args *p, const gemm_operand *o, const void *at, int64_t k)
+{
+    return !o->read && panel_in_place(p->pairs, o->t.store, at, o->stride, k);
+}
+
+/* A chunk of n rows as words, ld apart. */
+static void gemm_read(const gemm_args *p, const gemm_operand *o, int64_t group, int64_t row,
+                      int64_t n, const gemm_chunk *c, float *to, int64_t ld)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (o->read)
+            o->read(o->source, p->pairs, group, row + i, c->from, c->k, to + i * ld);
+        else
+            panel_read(p->pairs, o->t.store, gemm_at(o, group, row + i, c->from), to + i * ld, 0,
+                       c->k);
+    panel_fill_up(p->pairs, to, ld, n, c->k, panel_k(p->pairs, c->k));
+}
+
+/* The same of the left operand, *ld apart: in place or in `room`.  Rows a multiple of a page apart
+ * would share too few sets of the cache. */
+static const float *gemm_left(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
+                              int64_t n, const gemm_chunk *c, int64_t *ld)
+{
+    const gemm_operand *o = &p->left;
+    const char *at = gemm_at(o, group, row, c->from);
+
+    if (gemm_in_place(p, o, at, c->k) && n == panel_m(p->pairs, n) &&
+        (size_t)o->stride * mp_dtype_size(o->t.store) % 4096) {
+        *ld = p->pairs ? o->stride / 2 : o->stride;
+        return (const float *)at;
+    }
+    gemm_read(p, o, group, row, n, c, r->left, r->ld);
+    *ld = r->ld;
+    return r->left;
+}
+
+static int64_t gemm_columns(int64_t count)
+{
+    return count > PANEL_HALF ? PANEL_N : PANEL_HALF;
+}
+
+/* Adds the bias to n sums of one row of y and rounds them into place. */
+static void gemm_commit(const gemm_args *p, float *sums, const float *bias, int64_t row,
+                        int64_t column, int64_t n)
+{
+    const int64_t at = row * p->y_stride + column;
+
+    if (bias)
+        for (int64_t j = 0; j < n; j++)
+            sums[j] += bias[j];
+    vec_narrow(p->y.store, p->c->e4m3, sums,
+               (char *)p->y.data + (size_t)at * mp_dtype_size(p->y.store), n);
+}
+
+/* The bias of n columns, or NULL. */
+static const float *gemm_bias(const gemm_args *p, const gemm_room *r, int64_t column, int64_t n)
+{
+    return mp_given(p->bias) ? vec_read(p->bias, column, n, r->bias) : NULL;
+}
+
+/* A strip of sums is a few whole columns of y's rows: n rows of x from `row` on. */
+static void gemm_store(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
+                       int64_t n, int64_t s0, int64_t strips)
+{
+    const gemm_strip first = p->strip(p, group, s0), last = p->strip(p, group, s0 + strips - 1);
+    const int64_t column = group * p->n + first.row, columns = last.row + last.count - first.row;
+    const float *bias = gemm_bias(p, r, column, columns);
+
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < columns; j += PANEL_N)
+            gemm_commit(p, r->sums + (j / PANEL_N * r->rows + i) * PANEL_N, bias ? bias + j : NULL,
+                        row + i, column + j, vec_min(PANEL_N, columns - j));
+}
+
+/* A strip of sums is PANEL_N rows of y, turned; its columns are n rows of W from `row` on. */
+static void gemm_store_turned(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
+                              int64_t n, int64_t s0, int64_t strips)
+{
+    const int64_t column = group * p->n + row;
+    const float *bias = gemm_bias(p, r, column, n);
+
+    for (int64_t s = 0; s < strips; s++) {
+        const gemm_strip strip = p->strip(p, group, s0 + s);
+        for (int64_t i = 0; i < strip.count; i++) {
+            if (i % PANEL_TURN == 0)
+                panel_transpose(r->sums + s * r->rows * PANEL_N + i, PANEL_N,
+                                panel_up(n, PANEL_TURN), PANEL_TURN, r->turned, r->rows);
+            gemm_commit(p, r->turned + i % PANEL_TURN * r->rows, bias, strip.row + i, column, n);
+        }
+    }
+}
+
+static void gemm_task(void *arg, int64_t task, int worker)
+{
+    const gemm_args *p = arg;
+    const int64_t blocks = p->blocks_rows * p->blocks_strips, group = task / blocks;
+    const int64_t row = task % blocks / p->blocks_strips * p->task_rows;
+    const int64_t n = vec_min(p->task_rows, p->left.rows - row);
+    const int64_t s0 = task % p->blocks_strips * p->task_strips;
+    const int64_t strips = vec_min(p->task_strips, p->strips - s0);
+    const gemm_room r = gemm_place(p, mp_scratch(p->c, worker));
+
     if (p->pairs)
-        p->chunk = panel_up(p->chunk, 2 * PANEL_PAIR_DEPTH);
-    p->tiles_m = gemm_tiles(p->m, p->tile_m);
-    p->tiles_n = gemm_tiles(p->n, p->tile_n);
+        panel_open();
+    for (int64_t i = 0; i < p->chunks; i++) {
+        const gemm_chunk c = p->chunk(p, i);
+        int64_t ld;
+        const float *left = gemm_left(p, &r, group, row, n, &c, &ld);
+        for (int64_t s = 0; s < strips; s++) {
+            const gemm_strip strip = p->strip(p, group, s0 + s);
+            panel_strip(p->pairs, left, ld, strip.at + c.at, p->ld, panel_m(p->pairs, n),
+                        gemm_columns(strip.count), panel_k(p->pairs, c.k), i > 0,
+                        r.sums + s * r.rows * PANEL_N, PANEL_N);
+        }
+    }
+    if (p->pairs)
+        panel_close();
+    (p->turned ? gemm_store_turned : gemm_store)(p, &r, group, row, n, s0, strips);
+}
+
+/* Large enough to use each chunk well, and enough of them to share out. */
+static void gemm_cut(gemm_args *p)
+{
+    p->task_strips = gemm_even(p->strips, GEMM_COLUMNS / PANEL_N);
+    p->blocks_strips = gemm_tiles(p->strips, p->task_strips);
+    p->task_rows = GEMM_ROWS;
+    while (p->task_rows > GEMM_ROWS / 4 &&
+           p->groups * p->blocks_strips * gemm_tiles(p->left.rows, p->task_rows) < GEMM_TASKS)
+        p->task_rows /= 2;
+    p->task_rows = panel_up(gemm_even(p->left.rows, p->task_rows), panel_full_m(p->pairs));
+    p->blocks_rows = gemm_tiles(p->left.rows, p->task_rows);
+}
+
+static void gemm_share(mp_ctx *c, int64_t products, int64_t tasks, mp_task_fn *fn, void *arg)
+{
+    if (products > GEMM_ALONE)
+        mp_parallel(c, tasks, fn, arg);
+    else
+        for (int64_t i = 0; i < tasks; i++)
+            fn(arg, i, 0);
+}
+
+/* Multiplies the slab. */
+static void gemm_slab(gemm_args *p)
+{
+    gemm_cut(p);
+    if (mp_scratch_reserve(p->c, gemm_bytes(p)))
+        gemm_share(p->c, p->groups * p->strips * PANEL_N * p->left.rows * p->k,
+                   p->groups * p->blocks_rows * p->blocks_strips, gemm_task, p);
+}
+
+/* bf16 operands that only a second attempt calls fp32 (policy.h) are multiplied as fp32. */
+static bool gemm_pairs(mp_tensor x, mp_tensor w, mp_tensor y)
+{
+    return PANEL_PAIRS && y.dtype == MP_BF16 && panel_is_bf16(x.store) && panel_is_bf16(w.store);
 }
 
 /* k = 0 is an empty sum: y is the bias. */
@@ -143,31 +282,101 @@ static void gemm_empty_sum(const gemm_args *p)
     }
 }
 
-static void gemm(gemm_args *p)
+/* A product of two matrices: the packed one, and which of its rows are in the slab. */
+typedef struct gemm_matrices {
+    gemm_args p;
+    gemm_operand right;
+    int64_t row, end;
+    int64_t words; /* of k */
+} gemm_matrices;
+
+static gemm_strip matrix_strip(const gemm_args *p, int64_t group, int64_t index)
 {
-    if (p->m == 0 || p->n == 0)
-        return;
-    if (p->k == 0) {
-        gemm_empty_sum(p);
-        return;
-    }
-    gemm_tile(p);
-    if (mp_scratch_reserve(p->c, gemm_scratch(p)))
-        mp_parallel(p->c, p->groups * p->tiles_m * p->tiles_n, gemm_task, p);
+    const gemm_matrices *m = p->form;
+    const int64_t row = m->row + index * PANEL_N;
+
+    return (gemm_strip){.at = p->slab + (group * p->strips + index) * m->words * PANEL_N,
+                        .row = row,
+                        .count = vec_min(PANEL_N, m->end - row)};
 }
 
-/* Rows of a plain matrix. */
-static void load_matrix(const gemm_args *p, int64_t g, int64_t m0, int64_t m, int64_t k0, int64_t k,
-                        float *panel, int64_t lda)
+static gemm_chunk matrix_chunk(const gemm_args *p, int64_t index)
 {
-    const mp_tensor *x = p->a;
-    const size_t size = mp_dtype_size(x->store);
+    const int64_t from = index * p->chunk_k;
 
-    (void)g;
-    for (int64_t i = 0; i < m; i++)
-        panel_read(p->pairs, x->store,
-                   (const char *)x->data + (size_t)((m0 + i) * p->k + k0) * size, panel + i * lda,
-                   0, k);
+    return (gemm_chunk){.from = from,
+                        .k = vec_min(p->chunk_k, p->k - from),
+                        .at = panel_k(p->pairs, from) * PANEL_N};
+}
+
+static void matrix_pack_task(void *arg, int64_t task, int worker)
+{
+    const gemm_matrices *m = arg;
+    const gemm_args *p = &m->p;
+    const int64_t group = task / p->strips, index = task % p->strips;
+    const gemm_strip s = matrix_strip(p, group, index);
+    const int64_t ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
+    float *rows = mp_scratch(p->c, worker), *to = p->slab + task * m->words * PANEL_N;
+
+    for (int64_t i = 0; i < p->chunks; i++) {
+        const gemm_chunk c = matrix_chunk(p, i);
+        const int64_t words = panel_k(p->pairs, c.k);
+        const char *at = gemm_at(&m->right, group, s.row, c.from);
+        if (s.count == PANEL_N && gemm_in_place(p, &m->right, at, c.k)) {
+            panel_transpose((const float *)at, p->pairs ? m->right.stride / 2 : m->right.stride,
+                            PANEL_N, words, to + c.at, PANEL_N);
+            continue;
+        }
+        gemm_read(p, &m->right, group, s.row, s.count, &c, rows, ld);
+        panel_transpose(rows, ld, PANEL_N, words, to + c.at, PANEL_N);
+    }
+}
+
+/* Chunks of k, a multiple of what pairs go by, but for the last. */
+static void gemm_cut_k(gemm_args *p, int64_t k)
+{
+    p->chunk_k = gemm_even(k, p->pairs ? 2 * GEMM_K : GEMM_K);
+    if (p->pairs)
+        p->chunk_k = panel_up(p->chunk_k, 2 * PANEL_PAIR_DEPTH);
+}
+
+/* Packing reads and writes each word; turned sums are read and written once more. */
+static bool gemm_packs_x(int64_t m, int64_t n, int64_t k)
+{
+    return m * (k + n) < n * k;
+}
+
+/* y and the rest of p are set; x and w become left and right. */
+static void gemm(gemm_args p, gemm_operand x, gemm_operand w)
+{
+    gemm_matrices m = {.p = p, .words = panel_k(p.pairs, p.k)};
+    gemm_args *q = &m.p;
+
+    q->turned = gemm_packs_x(x.rows, w.rows, p.k);
+    q->left = q->turned ? w : x;
+    m.right = q->turned ? x : w;
+    gemm_cut_k(q, p.k);
+    q->chunks = gemm_tiles(p.k, q->chunk_k);
+    q->strip = matrix_strip;
+    q->chunk = matrix_chunk;
+    q->ld = PANEL_N;
+    q->form = &m;
+
+    const int64_t row_words = p.groups * m.words, fit = GEMM_SLAB / row_words;
+    const int64_t slab =
+        panel_up(gemm_even(m.right.rows, fit < GEMM_ROWS ? GEMM_ROWS : fit), PANEL_N);
+    q->slab = mp_scratch_shared(p.c, MP_SHARED_SLAB, (size_t)(slab * row_words) * sizeof(float));
+    if (!q->slab ||
+        !mp_scratch_reserve(p.c, (size_t)(PANEL_N * gemm_ld(panel_k(p.pairs, q->chunk_k))) *
+                                     sizeof(float)))
+        return;
+    for (; m.row < m.right.rows && !mp_failed(p.c); m.row = m.end) {
+        m.end = vec_min(m.right.rows, m.row + slab);
+        q->strips = gemm_tiles(m.end - m.row, PANEL_N);
+        gemm_share(p.c, q->strips * PANEL_N * row_words * GEMM_PACKED, p.groups * q->strips,
+                   matrix_pack_task, &m);
+        gemm_slab(q);
+    }
 }
 
 /* A handful of rows is no matrix product but a stream over the weights: each weight is widened once
@@ -181,15 +390,76 @@ typedef struct gemv_args {
     int64_t rows, n, k;
 } gemv_args;
 
-static inline void gemv_lanes(const float *w, const float *x, int64_t n, float *lane)
+/* A register's worth of the VEC_LANES sums that vec_lane_sum adds up. */
+#if defined(__AVX512F__)
+enum { GEMV_WIDTH = 16 };
+#elif defined(__AVX2__)
+enum { GEMV_WIDTH = 8 };
+#else
+enum { GEMV_WIDTH = 4 };
+#endif
+enum { GEMV_PARTS = VEC_LANES / GEMV_WIDTH };
+typedef float gemv_vec __attribute__((vector_size(GEMV_WIDTH * sizeof(float)), aligned(4)));
+
+typedef union gemv_lanes {
+    gemv_vec part[GEMV_PARTS];
+    float at[VEC_LANES];
+} gemv_lanes;
+
+/* n weights meet `rows` rows of x, k values apart; rows is a constant, so that the sums stay in
+ * registers. */
+static inline __attribute__((always_inline)) void gemv_add(int rows, const float *w, const float *x,
+                                                           int64_t k, int64_t n, gemv_lanes *lane)
 {
+    gemv_lanes sum[GEMV_ROWS];
     int64_t j = 0;
 
+    for (int r = 0; r < rows; r++)
+        sum[r] = lane[r];
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        for (int l = 0; l < VEC_LANES; l++)
-            lane[l] += w[j + l] * x[j + l];
+#pragma GCC unroll 4
+        for (int i = 0; i < GEMV_PARTS; i++) {
+            const gemv_vec v = *(const gemv_vec *)(w + j + i * GEMV_WIDTH);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+                sum[r].part[i] += v * *(const gemv_vec *)(x + r * k + j + i * GEMV_WIDTH);
+        }
+    for (int r = 0; r < rows; r++)
+        lane[r] = sum[r];
     for (int l = 0; j < n; j++, l++)
-        lane[l] += w[j] * x[j];
+        for (int r = 0; r < rows; r++)
+            lane[r].at[l] += w[j] * x[r * k + j];
+}
+
+static void gemv_chunk(const gemv_args *p, const float *w, int64_t k0, int64_t n, gemv_lanes *lane)
+{
+    const float *x = p->x + k0;
+
+    switch (p->rows) {
+    case 1:
+        gemv_add(1, w, x, p->k, n, lane);
+        break;
+    case 2:
+        gemv_add(2, w, x, p->k, n, lane);
+        break;
+    case 3:
+        gemv_add(3, w, x, p->k, n, lane);
+        break;
+    default:
+        gemv_add(GEMV_ROWS, w, x, p->k, n, lane);
+    }
+}
+
+/* Asks for the weights that lie a little further on: between reading and multiplying, the CPU's own
+ * prefetching falls behind. */
+static void gemv_ahead(const gemv_args *p, int64_t at, int64_t n)
+{
+    enum { AHEAD = 4096, LINE = 64 };
+    const size_t size = mp_dtype_size(p->w.store);
+    const char *from = (const char *)p->w.data + (size_t)at * size + AHEAD;
+
+    for (size_t i = 0; i < (size_t)n * size; i += LINE)
+        __builtin_prefetch(from + i);
 }
 
 static void gemv_task(void *arg, int64_t task, int worker)
@@ -200,15 +470,15 @@ static void gemv_task(void *arg, int64_t task, int worker)
 
     (void)worker;
     for (int64_t o = task * GEMV_TASK; o < end; o++) {
-        float lane[GEMV_ROWS][VEC_LANES] = {{0}};
+        gemv_lanes lane[GEMV_ROWS] = {{{{0}}}};
         for (int64_t k0 = 0; k0 < p->k; k0 += VEC_CHUNK) {
             const int64_t n = vec_min(VEC_CHUNK, p->k - k0);
+            gemv_ahead(p, o * p->k + k0, n);
             const float *w = vec_read(p->w, o * p->k + k0, n, chunk);
-            for (int64_t r = 0; r < p->rows; r++)
-                gemv_lanes(w, p->x + r * p->k + k0, n, lane[r]);
+            gemv_chunk(p, w, k0, n, lane);
         }
         for (int64_t r = 0; r < p->rows; r++) {
-            float s = vec_lane_sum(lane[r]);
+            float s = vec_lane_sum(lane[r].at);
             if (mp_given(p->b))
                 s += *vec_read(p->b, o, 1, &bias);
             vec_narrow(p->y.store, p->c->e4m3, &s,
@@ -234,24 +504,28 @@ static void gemv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
 
 static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y)
 {
-    gemm_args p = {.c = c,
-                   .load_a = load_matrix,
-                   .a = &x,
-                   .store = x.store,
-                   .b = w,
-                   .bias = b,
-                   .y = y,
-                   .groups = 1};
+    const int64_t rows = mp_rows(x), k = mp_dim(x, -1), n = w.dim[0];
+    const gemm_args p = {.c = c,
+                         .bias = b,
+                         .y = y,
+                         .n = n,
+                         .k = k,
+                         .groups = 1,
+                         .y_stride = n,
+                         .pairs = gemm_pairs(x, w, y)};
 
-    p.m = mp_rows(x);
-    p.k = mp_dim(x, -1);
-    p.n = w.dim[0];
-    p.y_stride = p.n;
-    if (p.m <= GEMV_ROWS && p.k > 0)
+    if (mp_numel(y) == 0)
+        return;
+    if (k == 0)
+        gemm_empty_sum(&p);
+    else if (rows <= GEMV_ROWS)
         gemv(c, x, w, b, y);
     else
-        gemm(&p);
+        gemm(p, (gemm_operand){.t = x, .stride = k, .rows = rows},
+             (gemm_operand){.t = w, .stride = k, .rows = n});
 }
+
+enum { MATMUL_M = 256, MATMUL_N = 256 };
 
 typedef struct matmul_args {
     mp_ctx *c;
@@ -305,8 +579,8 @@ static void matmul(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y)
         memset(y.data, 0, mp_nbytes(y));
         return;
     }
-    p.tile_m = panel_m(false, gemm_even(p.m, GEMM_M));
-    p.tile_n = panel_n(gemm_even(p.n, GEMM_N));
+    p.tile_m = panel_m(false, gemm_even(p.m, MATMUL_M));
+    p.tile_n = panel_n(gemm_even(p.n, MATMUL_N));
     p.chunk = gemm_even(p.k, GEMM_K);
     p.tiles_m = gemm_tiles(p.m, p.tile_m);
     p.tiles_n = gemm_tiles(p.n, p.tile_n);

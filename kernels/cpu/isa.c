@@ -21,6 +21,7 @@
 #include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/conv_body.h"
 #include "kernels/cpu/attention_body.h"
+#include "kernels/cpu/roofline_body.h"
 /* clang-format on */
 
 #define PASTE(a, b)   a##b
@@ -34,4 +35,5 @@ const mp_backend TABLE_OF(MP_ISA) = {
                batch_norm, group_norm, softmax, sum, mean_channels, embedding, move,
                resize_bilinear, measure, rope_half},
     .product = {linear, conv2d, matmul, attn_softmax, attn_linear, attn_quadratic},
+    .peak = {peak_fma, peak_pairs},
 };

@@ -66,7 +66,7 @@ static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
 
 #if defined(__AVX2__)
 
-enum { PANEL_N = 2 * PANEL_LANES };
+enum { PANEL_N = 2 * PANEL_LANES, PANEL_HALF = PANEL_LANES };
 
 #if defined(__AVX512BF16__)
 
@@ -88,47 +88,74 @@ static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
 
 #endif
 
-/* PANEL_ROWS x PANEL_N of y, the sums in registers. */
-static inline __attribute__((always_inline)) void panel_block(bool pairs, const float *a,
-                                                              int64_t lda, const float *b,
-                                                              int64_t k, bool add, float *y,
-                                                              int64_t ldy)
+/* rows x (vecs * PANEL_LANES) of y, the sums in registers; rows and vecs are constants. */
+static inline __attribute__((always_inline)) void
+panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
+            int64_t ldb, int64_t k, bool add, float *y, int64_t ldy)
 {
     panel_vec sum[PANEL_ROWS][2];
 
 #pragma GCC unroll 16
-    for (int r = 0; r < PANEL_ROWS; r++)
-        sum[r][0] = sum[r][1] = panel_fill(0.0f);
-    for (int64_t p = 0; p < k; p++, b += PANEL_N) {
-        const panel_vec b0 = panel_load(b), b1 = panel_load(b + PANEL_LANES);
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++)
+            sum[r][v] = panel_fill(0.0f);
+    for (int64_t p = 0; p < k; p++, b += ldb) {
+        const panel_vec b0 = panel_load(b), b1 = vecs == 2 ? panel_load(b + PANEL_LANES) : b0;
 #pragma GCC unroll 16
-        for (int r = 0; r < PANEL_ROWS; r++) {
+        for (int r = 0; r < rows; r++) {
             const panel_vec x = panel_fill(a[r * lda + p]);
             sum[r][0] = pairs ? panel_dot(x, b0, sum[r][0]) : panel_fma(x, b0, sum[r][0]);
-            sum[r][1] = pairs ? panel_dot(x, b1, sum[r][1]) : panel_fma(x, b1, sum[r][1]);
+            if (vecs == 2)
+                sum[r][1] = pairs ? panel_dot(x, b1, sum[r][1]) : panel_fma(x, b1, sum[r][1]);
         }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < PANEL_ROWS; r++, y += ldy) {
-        if (add) {
-            sum[r][0] = sum[r][0] + panel_load(y);
-            sum[r][1] = sum[r][1] + panel_load(y + PANEL_LANES);
+    for (int r = 0; r < rows; r++, y += ldy)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            if (add)
+                sum[r][v] += panel_load(y + v * PANEL_LANES);
+            panel_store(y + v * PANEL_LANES, sum[r][v]);
         }
-        panel_store(y, sum[r][0]);
-        panel_store(y + PANEL_LANES, sum[r][1]);
-    }
 }
 
-static void panel_floats(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
-                         int64_t ldy)
+/* As many rows as go in blocks of `rows`; their number. */
+static inline __attribute__((always_inline)) int64_t
+panel_blocks(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
+             int64_t ldb, int64_t m, int64_t k, bool add, float *y, int64_t ldy)
 {
-    panel_block(false, a, lda, b, k, add, y, ldy);
+    int64_t i = 0;
+
+    for (; i + rows <= m; i += rows)
+        panel_block(pairs, rows, vecs, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+    return i;
+}
+
+static inline __attribute__((always_inline)) void panel_rows(bool pairs, int vecs, const float *a,
+                                                             int64_t lda, const float *b,
+                                                             int64_t ldb, int64_t m, int64_t k,
+                                                             bool add, float *y, int64_t ldy)
+{
+    int64_t i = panel_blocks(pairs, PANEL_ROWS, vecs, a, lda, b, ldb, m, k, add, y, ldy);
+
+    i += panel_blocks(pairs, 4, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy);
+    panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy);
+}
+
+static void panel_floats(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                         int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+{
+    if (columns == PANEL_N)
+        panel_rows(false, 2, a, lda, b, ldb, m, k, add, y, ldy);
+    else
+        panel_rows(false, 1, a, lda, b, ldb, m, k, add, y, ldy);
 }
 
 #if defined(__AMX_BF16__)
 
-/* Two by two tiles of 16 x 16 sums. */
-enum { PANEL_PAIR_ROWS = 32, PANEL_PAIR_DEPTH = 16 };
+/* Two by two tiles of 16 x 16 sums; where a row or a column of them is missing, one by two. */
+enum { PANEL_PAIR_ROWS = 16, PANEL_PAIR_BLOCK = 32, PANEL_PAIR_DEPTH = 16 };
 
 static void panel_open(void)
 {
@@ -148,43 +175,79 @@ static void panel_close(void)
     _tile_release();
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
-                        int64_t ldy)
+/* rows and columns: 16 or 32, constants. */
+static inline __attribute__((always_inline)) void panel_tiles(int rows, int columns, const float *a,
+                                                              int64_t lda, const float *b,
+                                                              int64_t ldb, int64_t k, bool add,
+                                                              float *y, int64_t ldy)
 {
-    const size_t a_row = (size_t)lda * sizeof *a, y_row = (size_t)ldy * sizeof *y;
-    const size_t b_row = PANEL_N * sizeof *b;
+    const size_t a_row = (size_t)lda * sizeof *a, b_row = (size_t)ldb * sizeof *b;
+    const size_t y_row = (size_t)ldy * sizeof *y;
+    const bool wide = columns == 32, tall = rows == 32;
     float *low = y + 16 * ldy;
 
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     if (add) {
         _tile_loadd(0, y, y_row);
-        _tile_loadd(1, y + 16, y_row);
-        _tile_loadd(2, low, y_row);
-        _tile_loadd(3, low + 16, y_row);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        if (wide)
+            _tile_loadd(1, y + 16, y_row);
+        if (tall)
+            _tile_loadd(2, low, y_row);
+        if (tall && wide)
+            _tile_loadd(3, low + 16, y_row);
     }
     for (int64_t p = 0; p < k; p += PANEL_PAIR_DEPTH) {
         _tile_loadd(4, a + p, a_row);
-        _tile_loadd(6, b + p * PANEL_N, b_row);
-        _tile_loadd(7, b + p * PANEL_N + 16, b_row);
-        _tile_loadd(5, a + 16 * lda + p, a_row);
+        _tile_loadd(6, b + p * ldb, b_row);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        if (wide) {
+            _tile_loadd(7, b + p * ldb + 16, b_row);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (tall) {
+            _tile_loadd(5, a + 16 * lda + p, a_row);
+            _tile_dpbf16ps(2, 5, 6);
+            if (wide)
+                _tile_dpbf16ps(3, 5, 7);
+        }
     }
     _tile_stored(0, y, y_row);
-    _tile_stored(1, y + 16, y_row);
-    _tile_stored(2, low, y_row);
-    _tile_stored(3, low + 16, y_row);
+    if (wide)
+        _tile_stored(1, y + 16, y_row);
+    if (tall)
+        _tile_stored(2, low, y_row);
+    if (tall && wide)
+        _tile_stored(3, low + 16, y_row);
+}
+
+static inline __attribute__((always_inline)) void panel_tile_rows(int columns, const float *a,
+                                                                  int64_t lda, const float *b,
+                                                                  int64_t ldb, int64_t m, int64_t k,
+                                                                  bool add, float *y, int64_t ldy)
+{
+    int64_t i = 0;
+
+    for (; i + 32 <= m; i += 32)
+        panel_tiles(32, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+    if (i < m)
+        panel_tiles(16, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+}
+
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+{
+    if (columns == PANEL_N)
+        panel_tile_rows(32, a, lda, b, ldb, m, k, add, y, ldy);
+    else
+        panel_tile_rows(16, a, lda, b, ldb, m, k, add, y, ldy);
 }
 
 #else
 
-enum { PANEL_PAIR_ROWS = PANEL_ROWS, PANEL_PAIR_DEPTH = 1 };
+enum { PANEL_PAIR_ROWS = 1, PANEL_PAIR_BLOCK = PANEL_ROWS, PANEL_PAIR_DEPTH = 1 };
 
 static void panel_open(void)
 {
@@ -194,22 +257,22 @@ static void panel_close(void)
 {
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t k, bool add, float *y,
-                        int64_t ldy)
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
 {
-    panel_block(true, a, lda, b, k, add, y, ldy);
+    if (columns == PANEL_N)
+        panel_rows(true, 2, a, lda, b, ldb, m, k, add, y, ldy);
+    else
+        panel_rows(true, 1, a, lda, b, ldb, m, k, add, y, ldy);
 }
 
 #endif
 
-/* One strip of b: PANEL_N columns of y. */
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
-                        int64_t k, bool add, float *y, int64_t ldy)
+/* One strip of b, its rows ldb words apart: PANEL_N or PANEL_HALF columns of y. */
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
+                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
 {
-    const int64_t rows = pairs ? PANEL_PAIR_ROWS : PANEL_ROWS;
-
-    for (int64_t i = 0; i < m; i += rows)
-        (pairs ? panel_pairs : panel_floats)(a + i * lda, lda, b, k, add, y + i * ldy, ldy);
+    (pairs ? panel_pairs : panel_floats)(a, lda, b, ldb, m, columns, k, add, y, ldy);
 }
 
 #else
@@ -217,9 +280,11 @@ static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b,
 /* On every other CPU, OpenBLAS: it knows the old ones, and those that are not x86. */
 enum {
     PANEL_N = 16,
-    PANEL_ROWS = 1,
+    PANEL_HALF = PANEL_N,
+    PANEL_ROWS = 16,
     PANEL_PAIRS = false,
     PANEL_PAIR_ROWS = 1,
+    PANEL_PAIR_BLOCK = 1,
     PANEL_PAIR_DEPTH = 1
 };
 
@@ -231,12 +296,12 @@ static void panel_close(void)
 {
 }
 
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
-                        int64_t k, bool add, float *y, int64_t ldy)
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
+                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
 {
     (void)pairs;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, PANEL_N, (int)k, 1.0f, a,
-                (int)lda, b, PANEL_N, add ? 1.0f : 0.0f, y, (int)ldy);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)columns, (int)k, 1.0f, a,
+                (int)lda, b, (int)ldb, add ? 1.0f : 0.0f, y, (int)ldy);
 }
 
 #endif
@@ -249,7 +314,13 @@ static int64_t panel_up(int64_t n, int64_t multiple)
 /* What m, n and k (in words) of panels are multiples of; operands are filled up to them. */
 static int64_t panel_m(bool pairs, int64_t m)
 {
-    return panel_up(m, pairs ? PANEL_PAIR_ROWS : PANEL_ROWS);
+    return panel_up(m, pairs ? PANEL_PAIR_ROWS : 1);
+}
+
+/* Rows that the innermost loop takes at a time: multiples are fastest. */
+static int64_t panel_full_m(bool pairs)
+{
+    return pairs ? PANEL_PAIR_BLOCK : PANEL_ROWS;
 }
 
 static int64_t panel_n(int64_t n)
@@ -269,7 +340,7 @@ static void panel_product(bool pairs, const float *a, int64_t lda, const float *
     if (pairs)
         panel_open();
     for (int64_t j = 0; j < n; j += PANEL_N)
-        panel_strip(pairs, a, lda, b + j * k, m, k, add, y + j, ldy);
+        panel_strip(pairs, a, lda, b + j * k, PANEL_N, m, PANEL_N, k, add, y + j, ldy);
     if (pairs)
         panel_close();
 }
@@ -295,10 +366,11 @@ static void panel_read(bool pairs, mp_dtype store, const void *from, float *row,
         memcpy(half, from, (size_t)n * sizeof *half);
         return;
     }
-    for (int64_t i = 0; i < n; i += VEC_CHUNK) {
+    for (int64_t i = 0; i < n; i += VEC_CHUNK) { /* fp8: the upper half of its fp32 is exact */
         const int64_t m = vec_min(VEC_CHUNK, n - i);
         vec_widen(store, (const char *)from + (size_t)i * mp_dtype_size(store), wide, m);
-        vec_narrow(MP_BF16, MP_E4M3_SATURATE, wide, half + i, m);
+        for (int64_t j = 0; j < m; j++)
+            half[i + j] = (uint16_t)(vec_bits(wide[j]) >> 16);
     }
 }
 
@@ -371,19 +443,33 @@ static void panel_transpose(const float *rows, int64_t ld, int64_t n, int64_t k,
             to[p * to_ld + j] = rows[j * ld + p];
 }
 
+/* Whether rows of k stored values, `stride` values apart, can be read as words where they lie. */
+static bool panel_in_place(bool pairs, mp_dtype store, const void *from, int64_t stride, int64_t k)
+{
+    if ((uintptr_t)from % sizeof(float))
+        return false;
+    return pairs ? store == MP_BF16 && stride % 2 == 0 && k % (2 * PANEL_PAIR_DEPTH) == 0
+                 : store == MP_F32;
+}
+
 /* b [k, n] from its columns: n rows of k stored values that lie `stride` values apart.  `rows`
  * [PANEL_N, ld] is room to work in. */
 static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int64_t stride,
                                int64_t n, int64_t k, float *rows, int64_t ld, float *b)
 {
     const size_t size = mp_dtype_size(store);
-    const int64_t words = panel_k(pairs, k);
+    const int64_t words = panel_k(pairs, k), row = pairs ? stride / 2 : stride;
+    const bool in_place = panel_in_place(pairs, store, from, stride, k);
 
     for (int64_t j = 0; j < n; j += PANEL_N) {
         const int64_t count = vec_min(PANEL_N, n - j);
+        const char *first = (const char *)from + (size_t)(j * stride) * size;
+        if (in_place && count == PANEL_N) {
+            panel_transpose((const float *)first, row, PANEL_N, words, b + j * words, PANEL_N);
+            continue;
+        }
         for (int64_t i = 0; i < count; i++)
-            panel_read(pairs, store, (const char *)from + (size_t)((j + i) * stride) * size,
-                       rows + i * ld, 0, k);
+            panel_read(pairs, store, first + (size_t)(i * stride) * size, rows + i * ld, 0, k);
         panel_fill_up(pairs, rows, ld, count, k, words);
         panel_transpose(rows, ld, PANEL_N, words, b + j * words, PANEL_N);
     }

@@ -19,17 +19,22 @@ enum { SPINS = 4000, MAX_THREADS = 256 };
  * has not woken in time is not waited for, so a busy machine costs its share and no more. */
 static const uint64_t IN_MASK = 0x7fff, OPEN = 0x8000, NUMBER_ONE = 0x10000;
 
+typedef struct area {
+    void *at;
+    size_t size;
+} area;
+
 typedef struct worker {
     struct mp_threads *pool;
     pthread_t thread;
     int index;
-    void *scratch;
-    size_t scratch_size;
+    area scratch;
 } worker;
 
 struct mp_threads {
     worker workers[MAX_THREADS];
     int count;
+    area shared[MP_SHARED_COUNT];
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     _Atomic uint64_t round;
@@ -167,17 +172,23 @@ void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg)
     close_round(t);
 }
 
-static bool grow_scratch(worker *w, size_t bytes)
+static void release(area *a)
+{
+    if (a->at)
+        munmap(a->at, a->size);
+}
+
+static bool grow(area *a, size_t bytes)
 {
     const size_t size = (bytes + ((size_t)1 << 16) - 1) >> 16 << 16;
-    void *grown = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+    if (bytes <= a->size)
+        return true;
+    void *grown = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (grown == MAP_FAILED)
         return false;
-    if (w->scratch)
-        munmap(w->scratch, w->scratch_size);
-    w->scratch = grown;
-    w->scratch_size = size;
+    release(a);
+    *a = (area){grown, size};
     return true;
 }
 
@@ -186,7 +197,7 @@ bool mp_scratch_reserve(mp_ctx *c, size_t bytes)
     mp_threads *t = c->device;
 
     for (int i = 0; i < t->count; i++)
-        if (bytes > t->workers[i].scratch_size && !grow_scratch(&t->workers[i], bytes)) {
+        if (!grow(&t->workers[i].scratch, bytes)) {
             mp_fail(c, MP_ENOMEM, NULL, "no memory for %.1f MiB of scratch in each of %d threads",
                     (double)bytes / 1048576, t->count);
             return false;
@@ -199,7 +210,17 @@ void *mp_scratch(mp_ctx *c, int index)
     const mp_threads *t = c->device;
 
     assert(index >= 0 && index < t->count);
-    return t->workers[index].scratch;
+    return t->workers[index].scratch.at;
+}
+
+void *mp_scratch_shared(mp_ctx *c, mp_shared which, size_t bytes)
+{
+    mp_threads *t = c->device;
+
+    if (grow(&t->shared[which], bytes))
+        return t->shared[which].at;
+    mp_fail(c, MP_ENOMEM, NULL, "no memory for %.1f MiB of scratch", (double)bytes / 1048576);
+    return NULL;
 }
 
 /* One worker to a core, in hwloc's order, among those that this process may use. */
@@ -273,8 +294,9 @@ void mp_threads_stop(mp_threads *t)
     for (int i = 1; i < t->count; i++)
         pthread_join(t->workers[i].thread, NULL);
     for (int i = 0; i < t->count; i++)
-        if (t->workers[i].scratch)
-            munmap(t->workers[i].scratch, t->workers[i].scratch_size);
+        release(&t->workers[i].scratch);
+    for (int i = 0; i < MP_SHARED_COUNT; i++)
+        release(&t->shared[i]);
     pthread_cond_destroy(&t->done);
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->lock);
@@ -284,4 +306,15 @@ void mp_threads_stop(mp_threads *t)
 int mp_threads_count(const mp_threads *t)
 {
     return t->count;
+}
+
+size_t mp_threads_scratch(const mp_threads *t)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < t->count; i++)
+        bytes += t->workers[i].scratch.size;
+    for (int i = 0; i < MP_SHARED_COUNT; i++)
+        bytes += t->shared[i].size;
+    return bytes;
 }

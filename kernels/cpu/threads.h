@@ -20,6 +20,7 @@ typedef void mp_task_fn(void *arg, int64_t task, int worker);
 mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err);
 void mp_threads_stop(mp_threads *t); /* joins; NULL is fine */
 int mp_threads_count(const mp_threads *t);
+size_t mp_threads_scratch(const mp_threads *t); /* bytes, of all workers together */
 
 /* Runs fn for task 0..tasks-1 on all workers of the context and returns when all are done. */
 void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg);
@@ -28,5 +29,11 @@ void mp_parallel(mp_ctx *c, int64_t tasks, mp_task_fn *fn, void *arg);
  * False when memory is short: the context has failed.  Called by a kernel before mp_parallel. */
 bool mp_scratch_reserve(mp_ctx *c, size_t bytes);
 void *mp_scratch(mp_ctx *c, int worker);
+/* What all workers share while one op runs. */
+typedef enum mp_shared { MP_SHARED_SLAB, MP_SHARED_WEIGHTS, MP_SHARED_COUNT } mp_shared;
+
+/* An area of at least `bytes`, 64-byte aligned, content undefined; it grows and stays, and the next
+ * op takes it again.  NULL when memory is short: the context has failed. */
+void *mp_scratch_shared(mp_ctx *c, mp_shared which, size_t bytes);
 
 #endif

@@ -351,7 +351,7 @@ void mp_autoencoder_dc_close(mp_autoencoder_dc *m)
     mp_free(m);
 }
 
-const mp_weights *mp_autoencoder_dc_weights(const mp_autoencoder_dc *m)
+mp_weights *mp_autoencoder_dc_weights(const mp_autoencoder_dc *m)
 {
     return m->weights;
 }

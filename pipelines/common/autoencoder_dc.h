@@ -13,7 +13,7 @@ typedef struct mp_autoencoder_dc mp_autoencoder_dc;
 mp_code mp_autoencoder_dc_open(const char *dir, const mp_weights_options *o,
                                bool quadratic_no_upcast, mp_autoencoder_dc **out, mp_error *err);
 void mp_autoencoder_dc_close(mp_autoencoder_dc *m);
-const mp_weights *mp_autoencoder_dc_weights(const mp_autoencoder_dc *m);
+mp_weights *mp_autoencoder_dc_weights(const mp_autoencoder_dc *m);
 double mp_autoencoder_dc_scaling_factor(const mp_autoencoder_dc *m);
 int64_t mp_autoencoder_dc_compression(const mp_autoencoder_dc *m); /* spatial, 32 for Sana */
 /* 2 ** (len(encoder_block_out_channels) - 1) of dir/config.json, without opening the weights. */

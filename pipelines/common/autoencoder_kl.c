@@ -235,7 +235,7 @@ void mp_autoencoder_kl_close(mp_autoencoder_kl *m)
     mp_free(m);
 }
 
-const mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m)
+mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m)
 {
     return m->weights;
 }
@@ -394,7 +394,6 @@ static mp_tensor run_slices(mp_ctx *c, const mp_autoencoder_kl *m, mp_tensor x, 
     for (int64_t i = 0; i < x.dim[0] && !mp_failed(c); i++) {
         const mp_mark mark = mp_open(c);
         parts[i] = mp_keep(c, mark, run_one(c, m, mp_batch(x, i, 1), encoding, tiles));
-        mp_trim(c);
     }
     if (!mp_failed(c))
         y = mp_cat(c, (int)x.dim[0], parts, 0);

@@ -13,7 +13,7 @@ typedef struct mp_autoencoder_kl mp_autoencoder_kl;
 mp_code mp_autoencoder_kl_open(const char *dir, const mp_weights_options *o,
                                mp_autoencoder_kl **out, mp_error *err);
 void mp_autoencoder_kl_close(mp_autoencoder_kl *m); /* NULL is fine */
-const mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m);
+mp_weights *mp_autoencoder_kl_weights(const mp_autoencoder_kl *m);
 
 /* What pipelines ask of the configuration. */
 typedef struct mp_autoencoder_kl_facts {

@@ -88,6 +88,7 @@ mp_weights_options mp_request_weights(const mp_request *r, const char *component
         .component = component,
         .stem = stem,
         .variant = component_variant(r, component),
+        .survey = r->survey,
         .dtype = mp_request_dtype(r, component),
         .storage =
             lookup(r->precision.storage, r->precision.storage_count, component, MP_DTYPE_COUNT),
@@ -96,5 +97,82 @@ mp_weights_options mp_request_weights(const mp_request *r, const char *component
         .override_count = r->precision.override_count,
         .round_trip_fp32 = r->precision.load_to,
         .no_values = r->rehearse,
+        .load_later = r->offload,
     };
+}
+
+mp_weights_stats mp_pipeline_weights(const mp_pipeline_def *d, const void *pipeline)
+{
+    mp_weights_stats total = {0};
+
+    for (int i = 0; d->components[i]; i++) {
+        const mp_weights *w = d->weights(pipeline, i);
+        const mp_weights_stats s = w ? mp_weights_get_stats(w) : (mp_weights_stats){0};
+        total.mapped += s.mapped;
+        total.in_place += s.in_place;
+        total.converted += s.converted;
+        total.parameters += s.parameters;
+    }
+    return total;
+}
+
+/* ---- stages --------------------------------------------------------------------------------- */
+
+/* The weights of component i if the stage uses it, else NULL. */
+static mp_weights *used(const mp_stages *s, const char *stage, int i)
+{
+    return strcmp(s->pipeline->stages[i], stage) ? NULL : s->pipeline->weights(s->open, i);
+}
+
+static bool needs_load(const mp_stages *s, const char *stage)
+{
+    for (int i = 0; s->pipeline->components[i]; i++) {
+        const mp_weights *w = used(s, stage, i);
+        if (w && mp_weights_need_load(w))
+            return true;
+    }
+    return false;
+}
+
+static void tell_begin(const mp_stages *s, const char *stage)
+{
+    if (s->sink && s->sink->stage_begin)
+        s->sink->stage_begin(s->sink->user, stage);
+}
+
+static void tell_end(const mp_stages *s, const char *stage)
+{
+    if (s->sink && s->sink->stage_end)
+        s->sink->stage_end(s->sink->user, stage);
+}
+
+static mp_code load(const mp_stages *s, const char *stage, mp_error *err)
+{
+    tell_begin(s, "load");
+    for (int i = 0; !err->code && s->pipeline->components[i]; i++) {
+        mp_weights *w = used(s, stage, i);
+        if (w)
+            mp_weights_load(w, err);
+    }
+    tell_end(s, "load");
+    return err->code;
+}
+
+mp_code mp_stage_begin(const mp_stages *s, const char *stage, mp_error *err)
+{
+    if (needs_load(s, stage) && load(s, stage, err))
+        return err->code;
+    tell_begin(s, stage);
+    return MP_OK;
+}
+
+void mp_stage_end(const mp_stages *s, const char *stage)
+{
+    mp_trim(s->c);
+    tell_end(s, stage);
+    for (int i = 0; s->offload && s->pipeline->components[i]; i++) {
+        mp_weights *w = used(s, stage, i);
+        if (w)
+            mp_weights_unload(w);
+    }
 }

@@ -72,6 +72,8 @@ typedef struct mp_tiling {
 typedef struct mp_request {
     const char *checkpoint; /* folder */
     const char *variant;    /* "fp16" or NULL */
+    /* Opening then needs configs, tokenizers and scheduler alone; not for generate.  NULL: none. */
+    const mp_weights_survey *survey;
     const mp_input *inputs; /* one for each field of the pipeline, in its order */
     int input_count;
     mp_precision precision;
@@ -81,6 +83,7 @@ typedef struct mp_request {
     /* On the device "meta": weights get no values, and no tensor that the sink gets means anything.
      */
     bool rehearse;
+    bool offload; /* a component's weights are in memory during its stage alone */
 } mp_request;
 
 /* By Diffusers' name; asserted to exist. */
@@ -97,8 +100,8 @@ mp_weights_options mp_request_weights(const mp_request *r, const char *component
 
 typedef struct mp_sink {
     void *user;
-    void (*stage_begin)(void *user,
-                        const char *stage); /* "load", "text_encode", "denoise", "decode" */
+    /* "load" (when opened, and where weights are made anew), "text_encode", "denoise", "decode" */
+    void (*stage_begin)(void *user, const char *stage);
     void (*stage_end)(void *user, const char *stage);
     void (*step)(void *user, int step, int steps); /* after denoising step `step` (from 0) */
     /* NULL: not asked for.  A named result in the layout of Diffusers: "initial_noise",
@@ -117,15 +120,33 @@ typedef struct mp_pipeline_def {
     const mp_input_field *inputs;
     int input_count;
     const char *const *components; /* NULL-terminated; those that have weights */
+    const char *const *stages;     /* the one that uses each component */
     const char *const *quirks;     /* NULL-terminated; names a scenario may use */
     /* What can be said against a request without running it; reads only the checkpoint's configs.
      * A pipeline that only workers run has this alone, and it refuses. */
     mp_code (*check)(const mp_request *r, mp_error *err);
     mp_code (*open)(mp_ctx *c, const mp_request *r, const mp_sink *sink, void **out, mp_error *err);
     mp_code (*generate)(mp_ctx *c, void *pipeline, const mp_sink *sink, mp_error *err);
-    void (*weights)(const void *pipeline, mp_weights_stats *total); /* sum over the components */
+    /* Of components[i]; NULL: this checkpoint has none. */
+    mp_weights *(*weights)(const void *pipeline, int i);
     void (*close)(void *pipeline);
 } mp_pipeline_def;
+
+/* Sum over the components. */
+mp_weights_stats mp_pipeline_weights(const mp_pipeline_def *d, const void *pipeline);
+
+/* What a generation's stages share. */
+typedef struct mp_stages {
+    const mp_pipeline_def *pipeline;
+    const void *open; /* the open pipeline */
+    mp_ctx *c;
+    const mp_sink *sink; /* NULL: nobody listens */
+    bool offload;
+} mp_stages;
+/* Makes what weights the stage's components lack, as the stage "load" in front of it. */
+mp_code mp_stage_begin(const mp_stages *s, const char *stage, mp_error *err);
+/* Gives back the pool's unused pages and, under offload, the weights of the stage's components. */
+void mp_stage_end(const mp_stages *s, const char *stage);
 
 /* pipelines/pipelines.def as an array of pointers, NULL-terminated. */
 const mp_pipeline_def *const *mp_pipelines(void);

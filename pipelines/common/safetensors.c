@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -377,6 +378,36 @@ void mp_safetensors_close(mp_safetensors *s)
     mp_free(s);
 }
 
+void mp_safetensors_forget(mp_safetensors *s)
+{
+    if (s->map)
+        madvise((void *)s->map, s->size, MADV_DONTNEED);
+}
+
+/* /proc/self/pagemap: one word a page, whose last bit says that it is there. */
+size_t mp_safetensors_resident(const mp_safetensors *s)
+{
+    enum { WORDS = 4096 };
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (s->size + page - 1) / page;
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    uint64_t words[WORDS];
+    size_t found = 0;
+    ssize_t n = 0;
+
+    for (size_t at = 0; fd >= 0 && n >= 0 && at < pages; at += (size_t)n / sizeof *words) {
+        const size_t ask = pages - at < WORDS ? pages - at : WORDS;
+        n = pread(fd, words, ask * sizeof *words,
+                  (off_t)(((uintptr_t)s->map / page + at) * sizeof *words));
+        if (n < (ssize_t)sizeof *words)
+            break;
+        for (size_t i = 0; i < (size_t)n / sizeof *words; i++)
+            found += words[i] >> 63;
+    }
+    if (fd >= 0)
+        close(fd);
+    return found * page;
+}
+
 const char *mp_safetensors_path(const mp_safetensors *s)
 {
     return s->path;
@@ -495,28 +526,37 @@ static mp_code describe_all(const char *path, const mp_tensor *tensors, int64_t 
     return MP_OK;
 }
 
-/* Length, header, and spaces up to a multiple of 8. */
-static mp_code write_header(mp_replace *r, const char *path, const json_t *header, mp_error *err)
+/* Length, header, and spaces up to a multiple of 8, into *out (mp_free). */
+static mp_code print_head(const char *path, const json_t *header, char **out, size_t *size,
+                          mp_error *err)
 {
     const size_t n = json_dumpb(header, NULL, 0, JSON_COMPACT), padded = (n + 7) / 8 * 8;
-    char *text = mp_alloc(padded, 1);
-    mp_code code;
+    char *const text = mp_alloc(LENGTH_BYTES + padded, 1);
 
     if (!n || !text) {
         mp_free(text);
         return mp_error_set(err, n ? MP_ENOMEM : MP_EFORMAT, "%s: %s", path,
                             n ? "no memory for its header" : "a name or value is not UTF-8");
     }
-    memset(text, ' ', padded);
-    json_dumpb(header, text, n, JSON_COMPACT);
-    unsigned char length[LENGTH_BYTES];
     for (int i = 0; i < LENGTH_BYTES; i++)
-        length[i] = (unsigned char)((uint64_t)padded >> (8 * i));
-    code = mp_replace_write(r, length, sizeof length, err);
-    if (!code)
-        code = mp_replace_write(r, text, padded, err);
-    mp_free(text);
-    return code;
+        text[i] = (char)(unsigned char)((uint64_t)padded >> (8 * i));
+    memset(text + LENGTH_BYTES, ' ', padded);
+    json_dumpb(header, text + LENGTH_BYTES, n, JSON_COMPACT);
+    *out = text;
+    *size = LENGTH_BYTES + padded;
+    return MP_OK;
+}
+
+static mp_code make_head(const char *path, const mp_tensor *tensors, int64_t n,
+                         const char *const *metadata, char **text, size_t *size, mp_error *err)
+{
+    json_t *const header = json_object();
+
+    *text = NULL;
+    if (!describe_all(path, tensors, n, metadata, header, err))
+        print_head(path, header, text, size, err);
+    json_decref(header);
+    return err->code;
 }
 
 static mp_code write_data(mp_replace *r, const mp_tensor *tensors, int64_t n, mp_error *err)
@@ -534,16 +574,17 @@ static mp_code write_file(const char *path, const mp_tensor *tensors, int64_t n,
                           const char *const *metadata, bool scratch, mp_error *err)
 {
     mp_replace r;
-    json_t *header = json_object();
-    mp_code code = describe_all(path, tensors, n, metadata, header, err);
+    char *head;
+    size_t size;
+    mp_code code = make_head(path, tensors, n, metadata, &head, &size, err);
 
     if (code)
-        goto done;
+        return code;
     code = mp_replace_begin(&r, path, err);
     if (code)
         goto done;
     r.scratch = scratch;
-    code = write_header(&r, path, header, err);
+    code = mp_replace_write(&r, head, size, err);
     if (!code)
         code = write_data(&r, tensors, n, err);
     if (!code)
@@ -551,7 +592,7 @@ static mp_code write_file(const char *path, const mp_tensor *tensors, int64_t n,
     if (code)
         mp_replace_abort(&r);
 done:
-    json_decref(header);
+    mp_free(head);
     return code;
 }
 
@@ -564,4 +605,19 @@ mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t
 mp_code mp_safetensors_write_scratch(const char *path, mp_tensor x, mp_error *err)
 {
     return write_file(path, &x, 1, NULL, true, err);
+}
+
+static int compare_element_sizes(const void *pa, const void *pb)
+{
+    const mp_tensor *const a = pa, *const b = pb;
+    const size_t x = mp_dtype_size(a->store), y = mp_dtype_size(b->store);
+
+    return x != y ? (x < y ? 1 : -1) : strcmp(a->name, b->name);
+}
+
+mp_code mp_safetensors_head(const char *path, mp_tensor *tensors, int64_t n,
+                            const char *const *metadata, char **text, size_t *size, mp_error *err)
+{
+    qsort(tensors, (size_t)n, sizeof *tensors, compare_element_sizes);
+    return make_head(path, tensors, n, metadata, text, size, err);
 }

@@ -30,6 +30,10 @@ typedef struct mp_safetensors_entry {
 
 mp_code mp_safetensors_open(const char *path, mp_safetensors **out, mp_error *err);
 void mp_safetensors_close(mp_safetensors *s); /* unmaps: every view of it dies; NULL is fine */
+/* Gives its pages back to the system; they come again where they are read. */
+void mp_safetensors_forget(mp_safetensors *s);
+/* Bytes of its pages that are in this process's memory; 0 where the system does not tell. */
+size_t mp_safetensors_resident(const mp_safetensors *s);
 const char *mp_safetensors_path(const mp_safetensors *s);
 int64_t mp_safetensors_count(const mp_safetensors *s);
 size_t mp_safetensors_bytes(const mp_safetensors *s); /* of the file */
@@ -50,5 +54,10 @@ mp_code mp_safetensors_write(const char *path, const mp_tensor *tensors, int64_t
                              const char *const *metadata, mp_error *err);
 /* One tensor likewise, in a file that this run alone reads: nobody waits for the disk. */
 mp_code mp_safetensors_write_scratch(const char *path, mp_tensor x, mp_error *err);
+
+/* For a file that is written piece by piece: what it begins with, into *text (mp_free) of *size
+ * bytes.  tensors, without data, come back in the order in which their data follows. */
+mp_code mp_safetensors_head(const char *path, mp_tensor *tensors, int64_t n,
+                            const char *const *metadata, char **text, size_t *size, mp_error *err);
 
 #endif

@@ -194,7 +194,7 @@ void mp_t5_encoder_close(mp_t5_encoder *m)
     mp_free(m);
 }
 
-const mp_weights *mp_t5_encoder_weights(const mp_t5_encoder *m)
+mp_weights *mp_t5_encoder_weights(const mp_t5_encoder *m)
 {
     return m->weights;
 }

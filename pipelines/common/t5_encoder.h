@@ -17,7 +17,7 @@ typedef struct mp_t5_encoder mp_t5_encoder;
 mp_code mp_t5_encoder_open(const char *dir, const mp_weights_options *o, mp_t5_encoder **out,
                            mp_error *err);
 void mp_t5_encoder_close(mp_t5_encoder *m); /* NULL is fine */
-const mp_weights *mp_t5_encoder_weights(const mp_t5_encoder *m);
+mp_weights *mp_t5_encoder_weights(const mp_t5_encoder *m);
 int64_t mp_t5_encoder_width(const mp_t5_encoder *m); /* d_model */
 
 /* last_hidden_state of ids [n], n >= 1: [1, n, d_model].  mask [n]: 0 for tokens that are not

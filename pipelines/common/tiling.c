@@ -261,7 +261,6 @@ mp_tensor mp_tiled_forward(mp_ctx *c, const mp_tile_plan *plan, mp_tensor x, mp_
                 make_mosaic(c, &m, x, tile);
             place(c, &m, x, tile, i, j);
             mp_keep_all(c, start, 2, (mp_tensor[]){m.out, m.edges});
-            mp_trim(c);
         }
     return mp_keep(c, start, m.out);
 }

@@ -46,13 +46,14 @@ struct mp_weights {
     mp_weights_options o;
     mp_weight_files files;
     param *params; /* by name */
-    int64_t param_count;
+    int64_t param_count, param_room;
     slot *slots;
     int64_t slot_count, slot_room;
     char **ignored;
     int64_t ignored_count;
     char *own; /* converted parameters, one anonymous mapping */
     size_t own_size;
+    bool loaded; /* own has its values; else nobody may touch it */
     problem_list missing, misshapen, surplus, unreadable;
     bool no_memory;
 };
@@ -122,7 +123,7 @@ mp_code mp_weights_open(const char *dir, const mp_weights_options *o, mp_weights
         return no_memory(dir, err);
     }
     w->o = *o;
-    code = mp_weight_files_open(dir, o->stem, o->variant, &w->files, err);
+    code = o->survey ? MP_OK : mp_weight_files_open(dir, o->stem, o->variant, &w->files, err);
     if (!code)
         code = list_params(w, err);
     if (code)
@@ -277,17 +278,26 @@ static void choose_dtypes(const mp_weights *w, param *p)
 
 /* ---- binding ---- */
 
+/* The array with room for one more entry than `count`, NULL when memory is short. */
+static void *grow(void *array, int64_t count, int64_t *room, size_t size)
+{
+    const int64_t more = *room ? 2 * *room : 256;
+
+    if (count < *room)
+        return array;
+    void *const grown = mp_realloc(array, (size_t)more, size);
+    if (grown)
+        *room = more;
+    return grown;
+}
+
 static bool grow_slots(mp_weights *w)
 {
-    if (w->slot_count < w->slot_room)
-        return true;
-    const int64_t room = w->slot_room ? 2 * w->slot_room : 256;
-    slot *slots = mp_realloc(w->slots, (size_t)room, sizeof *slots);
-    if (!slots)
-        return false;
-    w->slots = slots;
-    w->slot_room = room;
-    return true;
+    slot *const slots = grow(w->slots, w->slot_count, &w->slot_room, sizeof *slots);
+
+    if (slots)
+        w->slots = slots;
+    return slots != NULL;
 }
 
 static char *full_name(const mp_weights *w, const char *name)
@@ -310,11 +320,33 @@ static void misshapen(mp_weights *w, const param *p, int rank, const int64_t *di
     add_problem(&w->misshapen, p->name, detail);
 }
 
+/* Under a survey, what the model asks for is what there is. */
+static void ask(mp_weights *w, mp_tensor *to, int rank, const int64_t *dims, const char *name)
+{
+    param *const params = grow(w->params, w->param_count, &w->param_room, sizeof *params);
+    char *const full = full_name(w, name);
+
+    if (params)
+        w->params = params;
+    if (!params || !full) {
+        mp_free(full);
+        w->no_memory = true;
+        return;
+    }
+    *to = mp_view(NULL, MP_F32, rank, dims);
+    params[w->param_count++] =
+        (param){.name = full + strlen(full) - strlen(name), .full = full, .source = *to};
+}
+
 static void bind(mp_weights *w, mp_tensor *to, int rank, const int64_t *dims, const char *name)
 {
-    param *p = find(w, name);
+    param *const p = w->o.survey ? NULL : find(w, name);
 
     *to = MP_NONE;
+    if (w->o.survey) {
+        ask(w, to, rank, dims, name);
+        return;
+    }
     if (!p) {
         add_problem(&w->missing, name, "");
         return;
@@ -412,7 +444,20 @@ void mp_weights_strip(mp_weights *w, const char *prefix)
 
 bool mp_weights_has(const mp_weights *w, const char *name)
 {
-    return find(w, name) != NULL;
+    return !w->o.survey && find(w, name) != NULL;
+}
+
+/* In fp32 as asked for, a parameter gets the dtype that a run would convert it to. */
+static void tell_survey(mp_weights *w)
+{
+    sort_params(w); /* for find, by which storage looks for the weight beside a bias */
+    for (int64_t i = 0; i < w->param_count; i++) {
+        param *const p = &w->params[i];
+        choose_dtypes(w, p);
+        mp_tensor told = p->bound;
+        told.name = p->name;
+        w->o.survey->parameter(w->o.survey->user, &w->o, &told);
+    }
 }
 
 /* ---- finishing ---- */
@@ -530,18 +575,14 @@ static void convert(const mp_weights *w, const param *p, char *to)
     forget_pages(from + kept, (size_t)n * in - kept);
 }
 
-static void place(const mp_weights *w, param *p, char *to)
+static mp_code no_memory_for_own(mp_weights *w, mp_error *err)
 {
-    p->bound.data = to;
-    if (w->o.no_values)
-        return;
-    if (p->converted)
-        convert(w, p, to);
-    else
-        memcpy(to, p->source.data, mp_nbytes(p->source));
+    return mp_error_set(err, MP_ENOMEM, "%s: no memory for %zu bytes of converted weights", w->dir,
+                        w->own_size);
 }
 
-static mp_code convert_all(mp_weights *w, mp_error *err)
+/* Addresses for what is converted or copied: they stay, the pages behind them come and go. */
+static mp_code reserve_own(mp_weights *w, mp_error *err)
 {
     size_t at = 0;
 
@@ -550,30 +591,76 @@ static mp_code convert_all(mp_weights *w, mp_error *err)
             w->own_size += padded_bytes(&w->params[i]);
     if (!w->own_size)
         return MP_OK;
-    void *own = mmap(NULL, w->own_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *own =
+        mmap(NULL, w->own_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (own == MAP_FAILED) {
-        const size_t size = w->own_size;
+        no_memory_for_own(w, err);
         w->own_size = 0;
-        return mp_error_set(err, MP_ENOMEM, "%s: no memory for %zu bytes of converted weights",
-                            w->dir, size);
+        return err->code;
     }
     w->own = own;
     for (int64_t i = 0; i < w->param_count; i++)
         if (needs_copy(&w->params[i])) {
-            const size_t bytes = padded_bytes(&w->params[i]);
-            place(w, &w->params[i], w->own + at);
-            at += bytes;
+            w->params[i].bound.data = w->own + at;
+            at += padded_bytes(&w->params[i]);
         }
-    mprotect(w->own, w->own_size, PROT_READ);
     return MP_OK;
+}
+
+static void forget_files(mp_weights *w)
+{
+    for (int64_t i = 0; i < w->files.count; i++)
+        mp_safetensors_forget(w->files.file[i]);
+}
+
+bool mp_weights_need_load(const mp_weights *w)
+{
+    return w->own && !w->loaded;
+}
+
+mp_code mp_weights_load(mp_weights *w, mp_error *err)
+{
+    if (!mp_weights_need_load(w))
+        return MP_OK;
+    if (mprotect(w->own, w->own_size, PROT_READ | PROT_WRITE))
+        return no_memory_for_own(w, err);
+    for (int64_t i = 0; !w->o.no_values && i < w->param_count; i++) {
+        const param *p = &w->params[i];
+        if (needs_copy(p) && p->converted)
+            convert(w, p, p->bound.data);
+        else if (needs_copy(p))
+            memcpy(p->bound.data, p->source.data, mp_nbytes(p->source));
+    }
+    mprotect(w->own, w->own_size, PROT_READ);
+    forget_files(w); /* also the pages that two parameters share */
+    w->loaded = true;
+    return MP_OK;
+}
+
+void mp_weights_unload(mp_weights *w)
+{
+    forget_files(w);
+    if (!w->own)
+        return;
+    mprotect(w->own, w->own_size, PROT_NONE);
+    madvise(w->own, w->own_size, MADV_DONTNEED);
+    w->loaded = false;
 }
 
 mp_code mp_weights_finish(mp_weights *w, mp_error *err)
 {
-    mp_code code = w->no_memory ? no_memory(w->dir, err) : check_names(w, err);
+    if (w->no_memory)
+        return no_memory(w->dir, err);
+    if (w->o.survey) {
+        tell_survey(w);
+        return MP_OK;
+    }
 
+    mp_code code = check_names(w, err);
     if (!code)
-        code = convert_all(w, err);
+        code = reserve_own(w, err);
+    if (!code && !w->o.load_later)
+        code = mp_weights_load(w, err);
     for (int64_t i = 0; !code && i < w->slot_count; i++)
         *w->slots[i].to = w->params[w->slots[i].param].bound;
     return code;
@@ -585,10 +672,23 @@ mp_weights_stats mp_weights_get_stats(const mp_weights *w)
 
     for (int64_t i = 0; i < w->files.count; i++)
         s.mapped += mp_safetensors_bytes(w->files.file[i]);
-    for (int64_t i = 0; i < w->param_count; i++)
-        if (w->params[i].full)
-            s.parameters += mp_numel(w->params[i].source);
+    for (int64_t i = 0; i < w->param_count; i++) {
+        const param *p = &w->params[i];
+        if (p->full)
+            s.parameters += mp_numel(p->source);
+        if (p->full && !needs_copy(p))
+            s.in_place += mp_nbytes(p->source);
+    }
     return s;
+}
+
+size_t mp_weights_resident(const mp_weights *w)
+{
+    size_t bytes = 0;
+
+    for (int64_t i = 0; i < w->files.count; i++)
+        bytes += mp_safetensors_resident(w->files.file[i]);
+    return bytes;
 }
 
 mp_dtype mp_weights_dtype(const mp_weights *w)

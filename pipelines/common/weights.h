@@ -29,11 +29,22 @@
 #include "kernels/core/tensor.h"
 
 typedef struct mp_weights mp_weights;
+struct mp_weights_options;
+
+/* Asks a model what it needs instead of giving it weights: no file is opened, and mp_weights_finish
+ * tells every parameter that was bound, in the order of the names.  `store` of p is the dtype in
+ * which a run of this precision keeps it, so a file in these dtypes is mapped and never converted;
+ * p has no data, and o and p live during the call only. */
+typedef struct mp_weights_survey {
+    void (*parameter)(void *user, const struct mp_weights_options *o, const mp_tensor *p);
+    void *user;
+} mp_weights_survey;
 
 typedef struct mp_weights_options {
-    const char *component; /* prefix of every tensor's name: "transformer" */
-    const char *stem;      /* "diffusion_pytorch_model" or "model" */
-    const char *variant;   /* "fp16", or NULL */
+    const char *component;           /* prefix of every tensor's name: "transformer" */
+    const char *stem;                /* "diffusion_pytorch_model" or "model" */
+    const char *variant;             /* "fp16", or NULL */
+    const mp_weights_survey *survey; /* NULL: none */
     mp_dtype dtype;
     mp_dtype storage; /* MP_DTYPE_COUNT: as dtype */
     mp_e4m3_overflow e4m3;
@@ -50,6 +61,7 @@ typedef struct mp_weights_options {
     bool round_trip_fp32; /* load: to -- buffers too are cast, as .to(dtype) does */
     /* For the device "meta": converted parameters get their address space and no values. */
     bool no_values;
+    bool load_later; /* mp_weights_finish leaves the conversion to mp_weights_load */
 } mp_weights_options;
 
 /* The options and what they point to must live until mp_weights_finish. */
@@ -71,12 +83,23 @@ void mp_weights_strip(mp_weights *w, const char *prefix);
 bool mp_weights_has(const mp_weights *w, const char *name);
 mp_code mp_weights_finish(mp_weights *w, mp_error *err);
 
+/* Makes the converted parameters, unless they are there: under load_later before the first op of
+ * the model, and again after mp_weights_unload.  Fails for want of memory only. */
+mp_code mp_weights_load(mp_weights *w, mp_error *err);
+bool mp_weights_need_load(const mp_weights *w);
+/* Gives all pages back to the system.  Those of the files come again on use; the converted ones
+ * need mp_weights_load, and whoever touches them before that is killed.  Bound tensors stay. */
+void mp_weights_unload(mp_weights *w);
+
 typedef struct mp_weights_stats {
     size_t mapped;    /* bytes of the files */
-    size_t converted; /* bytes of own memory */
+    size_t in_place;  /* of them, those of bound parameters that are not converted */
+    size_t converted; /* bytes of own memory, loaded or not */
     int64_t parameters;
 } mp_weights_stats;
 mp_weights_stats mp_weights_get_stats(const mp_weights *w);
+/* Bytes of the files' pages that are in this process's memory now. */
+size_t mp_weights_resident(const mp_weights *w);
 /* The dtype that torch reports as model.dtype: the component's. */
 mp_dtype mp_weights_dtype(const mp_weights *w);
 

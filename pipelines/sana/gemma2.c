@@ -205,7 +205,7 @@ void mp_gemma2_close(mp_gemma2 *m)
     mp_free(m);
 }
 
-const mp_weights *mp_gemma2_weights(const mp_gemma2 *m)
+mp_weights *mp_gemma2_weights(const mp_gemma2 *m)
 {
     return m->weights;
 }

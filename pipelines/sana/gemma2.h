@@ -11,7 +11,7 @@ typedef struct mp_gemma2 mp_gemma2;
 mp_code mp_gemma2_open(const char *dir, const mp_weights_options *o, mp_gemma2 **out,
                        mp_error *err);
 void mp_gemma2_close(mp_gemma2 *m);
-const mp_weights *mp_gemma2_weights(const mp_gemma2 *m);
+mp_weights *mp_gemma2_weights(const mp_gemma2 *m);
 /* ids and mask [n] (1 token, 0 padding at the right) -> last_hidden_state [1, n, hidden] */
 mp_tensor mp_gemma2_forward(mp_ctx *c, const mp_gemma2 *m, const int32_t *ids, const uint8_t *mask,
                             int64_t n);

@@ -19,6 +19,7 @@ typedef struct run {
     mp_ctx *c;
     const mp_sink *sink;
     mp_error *err;
+    mp_stages stages;
     bool guided;
     int64_t images;                  /* pictures; the batch is twice as large when guided */
     int64_t channels, height, width; /* of the latents */
@@ -27,19 +28,6 @@ typedef struct run {
     mp_tensor text;                  /* [batch, max_length, hidden] */
     uint8_t *mask;                   /* [batch, max_length] */
 } run;
-
-static void begin(const run *r, const char *stage)
-{
-    if (r->sink && r->sink->stage_begin)
-        r->sink->stage_begin(r->sink->user, stage);
-}
-
-static void end(const run *r, const char *stage)
-{
-    mp_trim(r->c);
-    if (r->sink && r->sink->stage_end)
-        r->sink->stage_end(r->sink->user, stage);
-}
 
 static void emit(const run *r, const char *name, mp_tensor fp32, mp_dtype dtype)
 {
@@ -113,13 +101,14 @@ static mp_tensor encode_prompts(run *r)
 
 static void encode_text(run *r)
 {
-    begin(r, "text_encode");
+    if (mp_stage_begin(&r->stages, "text_encode", r->err))
+        return;
     r->text = encode_prompts(r);
     const mp_mark mark = mp_open(r->c);
     if (!r->err->code)
         emit(r, "prompt_embeds", mp_cast(r->c, r->text, MP_F32), r->text.dtype);
     mp_drop(r->c, mark);
-    end(r, "text_encode");
+    mp_stage_end(&r->stages, "text_encode");
 }
 
 /* ---- denoising ------------------------------------------------------------------------------ */
@@ -199,7 +188,8 @@ static void denoise(run *r)
     const mp_mark mark = mp_open(r->c);
     mp_generator g;
 
-    begin(r, "denoise");
+    if (mp_stage_begin(&r->stages, "denoise", r->err))
+        return;
     make_noise(r, &g);
     const mp_dtype dtype = mp_weights_dtype(mp_sana_transformer_weights(r->s->transformer));
     const mp_tensor text = mp_cast(r->c, r->text, dtype);
@@ -210,7 +200,7 @@ static void denoise(run *r)
         denoise_step(r, text, &g, i);
     }
     mp_drop(r->c, mark);
-    end(r, "denoise");
+    mp_stage_end(&r->stages, "denoise");
 }
 
 /* ---- picture -------------------------------------------------------------------------------- */
@@ -220,7 +210,8 @@ static void decode(run *r)
     const mp_sana *const s = r->s;
     const mp_mark mark = mp_open(r->c);
 
-    begin(r, "decode");
+    if (mp_stage_begin(&r->stages, "decode", r->err))
+        return;
     mp_tensor z = mp_permute(r->c, latents_view(r, r->latents), to_nhwc);
     z = mp_cast(r->c, z, mp_weights_dtype(mp_autoencoder_dc_weights(s->vae)));
     z = mp_div_scalar(r->c, z, (float)mp_autoencoder_dc_scaling_factor(s->vae));
@@ -235,7 +226,7 @@ static void decode(run *r)
     x = mp_keep(r->c, mark, mp_permute(r->c, x, to_nchw));
     emit(r, "image", mp_cast(r->c, x, MP_F32), dtype);
     mp_drop(r->c, mark);
-    end(r, "decode");
+    mp_stage_end(&r->stages, "decode");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -261,7 +252,13 @@ static mp_code prepare(run *r)
 
 mp_code mp_sana_generate(mp_ctx *c, void *pipeline, const mp_sink *sink, mp_error *err)
 {
-    run r = {.s = pipeline, .c = c, .sink = sink, .err = err, .text = MP_NONE};
+    const mp_sana *const s = pipeline;
+    run r = {.s = pipeline,
+             .c = c,
+             .sink = sink,
+             .err = err,
+             .stages = {&mp_pipeline_sana, s, c, sink, s->call.offload},
+             .text = MP_NONE};
     const mp_mark mark = mp_open(c);
 
     if (!prepare(&r))

@@ -31,6 +31,7 @@ static mp_code copy_call(mp_sana *s, const mp_request *r, mp_error *err)
     o->guidance = number(r, "guidance_scale");
     o->seed = (uint64_t)number(r, "seed");
     o->noise_ulps = r->noise_ulps;
+    o->offload = r->offload;
     o->tiling = r->tiling;
     if (!o->prompt || !o->negative_prompt || (lines && lines[0] && !o->instruction))
         return mp_error_set(err, MP_ENOMEM, "no memory for the prompt");
@@ -139,23 +140,13 @@ static mp_code sana_open(mp_ctx *c, const mp_request *r, const mp_sink *sink, vo
     return MP_OK;
 }
 
-static void add(mp_weights_stats *total, const mp_weights *w)
-{
-    const mp_weights_stats s = mp_weights_get_stats(w);
-
-    total->mapped += s.mapped;
-    total->converted += s.converted;
-    total->parameters += s.parameters;
-}
-
-static void sana_weights(const void *pipeline, mp_weights_stats *total)
+static mp_weights *sana_weights(const void *pipeline, int i)
 {
     const mp_sana *const s = pipeline;
 
-    *total = (mp_weights_stats){0};
-    add(total, mp_gemma2_weights(s->text_encoder));
-    add(total, mp_sana_transformer_weights(s->transformer));
-    add(total, mp_autoencoder_dc_weights(s->vae));
+    return i == 0   ? mp_gemma2_weights(s->text_encoder)
+           : i == 1 ? mp_sana_transformer_weights(s->transformer)
+                    : mp_autoencoder_dc_weights(s->vae);
 }
 
 /* ---- definition ----------------------------------------------------------------------------- */
@@ -190,15 +181,17 @@ static const mp_input_field inputs[] = {
      .fallback_list = mp_sana_instruction},
 };
 
+/* In the order of sana_weights, with the stage of each. */
 static const char *const components[] = {"text_encoder", "transformer", "vae", NULL};
+static const char *const stages[] = {"text_encode", "denoise", "decode"};
 static const char *const quirks[] = {mp_sana_quirk_quadratic, NULL};
 
-extern const mp_pipeline_def mp_pipeline_sana; /* declared for pipelines.def in pipeline.c */
 const mp_pipeline_def mp_pipeline_sana = {
     .name = "sana",
     .inputs = inputs,
     .input_count = sizeof inputs / sizeof *inputs,
     .components = components,
+    .stages = stages,
     .quirks = quirks,
     .check = mp_sana_check,
     .open = sana_open,

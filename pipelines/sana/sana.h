@@ -22,6 +22,7 @@ typedef struct mp_sana_call {
     double guidance;
     uint64_t seed;
     int noise_ulps;
+    bool offload;
     mp_tiling tiling;
 } mp_sana_call;
 
@@ -33,6 +34,8 @@ typedef struct mp_sana {
     mp_autoencoder_dc *vae;
     mp_dpmsolver *scheduler;
 } mp_sana;
+
+extern const mp_pipeline_def mp_pipeline_sana;
 
 /* Everything that can be said against a request from its numbers and the checkpoint's configs. */
 mp_code mp_sana_check(const mp_request *r, mp_error *err);

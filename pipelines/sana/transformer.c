@@ -246,7 +246,7 @@ const mp_sana_config *mp_sana_transformer_config(const mp_sana_transformer *m)
     return &m->config;
 }
 
-const mp_weights *mp_sana_transformer_weights(const mp_sana_transformer *m)
+mp_weights *mp_sana_transformer_weights(const mp_sana_transformer *m)
 {
     return m->weights;
 }

@@ -26,7 +26,7 @@ mp_code mp_sana_transformer_open(const char *dir, const mp_weights_options *o,
                                  mp_sana_transformer **out, mp_error *err);
 void mp_sana_transformer_close(mp_sana_transformer *m);
 const mp_sana_config *mp_sana_transformer_config(const mp_sana_transformer *m);
-const mp_weights *mp_sana_transformer_weights(const mp_sana_transformer *m);
+mp_weights *mp_sana_transformer_weights(const mp_sana_transformer *m);
 /* latents [B, H, W, C] and text [B, S, caption_channels] in the model's dtype; mask [B, S] of 0 and
  * 1; timestep and guidance [B] fp32 (guidance NULL without guidance embeddings) -> [B, H, W, out].
  */

@@ -111,7 +111,7 @@ mp_code mp_sd3_has(const mp_request *r, const char *component, bool *out, mp_err
     return err->code;
 }
 
-/* The weight files of a component exist and their headers are sound. */
+/* The weight files of a component exist and their headers are sound; a survey needs none. */
 static mp_code check_weights(const mp_request *r, const char *component, const char *stem,
                              mp_error *err)
 {
@@ -121,7 +121,7 @@ static mp_code check_weights(const mp_request *r, const char *component, const c
 
     if (!dir)
         return no_memory(err);
-    if (!mp_weight_files_open(dir, stem, variant, &files, err))
+    if (!r->survey && !mp_weight_files_open(dir, stem, variant, &files, err))
         mp_weight_files_close(&files);
     mp_free(dir);
     return err->code;

@@ -169,7 +169,7 @@ void mp_clip_text_close(mp_clip_text *m)
     mp_free(m);
 }
 
-const mp_weights *mp_clip_text_weights(const mp_clip_text *m)
+mp_weights *mp_clip_text_weights(const mp_clip_text *m)
 {
     return m->weights;
 }

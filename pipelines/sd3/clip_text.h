@@ -13,7 +13,7 @@ typedef struct mp_clip_text mp_clip_text;
 mp_code mp_clip_text_open(const char *dir, const mp_weights_options *o, mp_clip_text **out,
                           mp_error *err);
 void mp_clip_text_close(mp_clip_text *m); /* NULL is fine */
-const mp_weights *mp_clip_text_weights(const mp_clip_text *m);
+mp_weights *mp_clip_text_weights(const mp_clip_text *m);
 
 typedef struct mp_clip_text_sizes {
     int64_t vocab, positions, layers;

@@ -16,25 +16,13 @@ typedef struct run {
     mp_ctx *c;
     const mp_sink *sink;
     mp_error *err;
+    mp_stages stages;
     bool guided;
     int64_t height, width, channels; /* of the latents */
     mp_sd3_prompt text;              /* the negative prompt's before the prompt's, when guided */
     mp_sd3_prompt positive;          /* the prompt's alone: for skip-layer guidance */
     mp_tensor latents;               /* [images, height, width, channels] */
 } run;
-
-static void begin(const run *r, const char *stage)
-{
-    if (r->sink && r->sink->stage_begin)
-        r->sink->stage_begin(r->sink->user, stage);
-}
-
-static void end(const run *r, const char *stage)
-{
-    mp_trim(r->c);
-    if (r->sink && r->sink->stage_end)
-        r->sink->stage_end(r->sink->user, stage);
-}
 
 static void emit(const run *r, const char *name, mp_tensor x)
 {
@@ -72,7 +60,8 @@ static void encode_text(run *r)
 {
     const mp_sd3_call *const o = &r->s->call;
 
-    begin(r, "text_encode");
+    if (mp_stage_begin(&r->stages, "text_encode", r->err))
+        return;
     r->positive = r->text = mp_sd3_encode(r->c, r->s, o->prompt, o->clip_skip, r->sink, r->err);
     if (r->guided && !failed(r)) {
         /* The pipeline skips no layers of CLIP for the negative prompt. */
@@ -84,7 +73,7 @@ static void encode_text(run *r)
     }
     if (!failed(r))
         emit(r, "prompt_embeds", r->text.embeds);
-    end(r, "text_encode");
+    mp_stage_end(&r->stages, "text_encode");
 }
 
 /* ---- noise ---------------------------------------------------------------------------------- */
@@ -228,13 +217,14 @@ static void start_scheduler(run *r)
 
 static void denoise(run *r)
 {
-    begin(r, "denoise");
+    if (mp_stage_begin(&r->stages, "denoise", r->err))
+        return;
     make_noise(r);
     if (!failed(r))
         start_scheduler(r);
     for (int i = 0; !failed(r) && i < mp_flow_match_euler_count(r->s->scheduler); i++)
         denoise_step(r, i);
-    end(r, "denoise");
+    mp_stage_end(&r->stages, "denoise");
 }
 
 /* ---- picture -------------------------------------------------------------------------------- */
@@ -248,7 +238,8 @@ static void decode(run *r)
     const mp_autoencoder_kl_run how = {.tiling = s->call.tiling.on ? &s->call.tiling : NULL};
     const mp_mark mark = mp_open(r->c);
 
-    begin(r, "decode");
+    if (mp_stage_begin(&r->stages, "decode", r->err))
+        return;
     mp_tensor z = mp_div_scalar(r->c, r->latents, (float)facts.scaling_factor);
     z = mp_add_scalar(r->c, z, (float)facts.shift_factor);
     mp_tensor x = mp_keep(r->c, mark, mp_autoencoder_kl_decode(r->c, s->vae, z, how));
@@ -258,7 +249,7 @@ static void decode(run *r)
     x = mp_keep(r->c, mark, mp_clip(r->c, x, 0.0f, 1.0f));
     emit(r, "image", mp_keep(r->c, mark, mp_permute(r->c, x, to_nchw)));
     mp_drop(r->c, mark);
-    end(r, "decode");
+    mp_stage_end(&r->stages, "decode");
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -272,6 +263,7 @@ mp_code mp_sd3_generate(mp_ctx *c, void *pipeline, const mp_sink *sink, mp_error
              .c = c,
              .sink = sink,
              .err = err,
+             .stages = {&mp_pipeline_sd3, s, c, sink, s->call.offload},
              .guided = s->call.guidance > 1.0,
              .height = s->call.height / f,
              .width = s->call.width / f,

@@ -50,6 +50,7 @@ static void copy_call(mp_sd3_call *o, const mp_request *r)
     o->guidance = number(r, "guidance_scale");
     o->seed = (uint64_t)number(r, "seed");
     o->noise_ulps = r->noise_ulps;
+    o->offload = r->offload;
     o->tiling = r->tiling;
     for (; skipped && skipped[o->skip_count] && o->skip_count < MP_SD3_MAX_SKIPPED; o->skip_count++)
         o->skip_layers[o->skip_count] = atoi(skipped[o->skip_count]);
@@ -212,26 +213,16 @@ static mp_code sd3_open(mp_ctx *c, const mp_request *r, const mp_sink *sink, voi
     return MP_OK;
 }
 
-static void add(mp_weights_stats *total, const mp_weights *w)
-{
-    const mp_weights_stats s = mp_weights_get_stats(w);
-
-    total->mapped += s.mapped;
-    total->converted += s.converted;
-    total->parameters += s.parameters;
-}
-
-static void sd3_weights(const void *pipeline, mp_weights_stats *total)
+static mp_weights *sd3_weights(const void *pipeline, int i)
 {
     const mp_sd3 *const s = pipeline;
 
-    *total = (mp_weights_stats){0};
-    for (int i = 0; i < MP_SD3_CLIPS; i++)
-        add(total, mp_clip_text_weights(s->text_encoder[i]));
-    if (s->text_encoder_3)
-        add(total, mp_t5_encoder_weights(s->text_encoder_3));
-    add(total, mp_sd3_transformer_weights(s->transformer));
-    add(total, mp_autoencoder_kl_weights(s->vae));
+    if (i < MP_SD3_CLIPS)
+        return mp_clip_text_weights(s->text_encoder[i]);
+    if (i == MP_SD3_CLIPS)
+        return s->text_encoder_3 ? mp_t5_encoder_weights(s->text_encoder_3) : NULL;
+    return i == MP_SD3_CLIPS + 1 ? mp_sd3_transformer_weights(s->transformer)
+                                 : mp_autoencoder_kl_weights(s->vae);
 }
 
 /* ---- the definition ------------------------------------------------------------------------- */
@@ -279,16 +270,19 @@ static const mp_input_field inputs[] = {
      .max = 1e6},
 };
 
+/* In the order of sd3_weights, with the stage of each. */
 static const char *const components[] = {
     "text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae", NULL};
+static const char *const stages[] = {"text_encode", "text_encode", "text_encode", "denoise",
+                                     "decode"};
 static const char *const quirks[] = {NULL};
 
-extern const mp_pipeline_def mp_pipeline_sd3; /* declared for pipelines.def in pipelines.c */
 const mp_pipeline_def mp_pipeline_sd3 = {
     .name = "sd3",
     .inputs = inputs,
     .input_count = sizeof inputs / sizeof *inputs,
     .components = components,
+    .stages = stages,
     .quirks = quirks,
     .check = mp_sd3_check,
     .open = sd3_open,

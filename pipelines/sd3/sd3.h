@@ -23,6 +23,7 @@ typedef struct mp_sd3_call {
     double guidance;
     uint64_t seed;
     int noise_ulps;
+    bool offload;
     int skip_layers[MP_SD3_MAX_SKIPPED], skip_count; /* skip-layer guidance; 0: none */
     double skip_scale, skip_start, skip_stop;
     mp_tiling tiling;
@@ -37,6 +38,8 @@ typedef struct mp_sd3 {
     mp_autoencoder_kl *vae;
     mp_flow_match_euler *scheduler;
 } mp_sd3;
+
+extern const mp_pipeline_def mp_pipeline_sd3;
 
 /* Everything that can be said against a request from its numbers and the checkpoint's configs. */
 mp_code mp_sd3_check(const mp_request *r, mp_error *err);

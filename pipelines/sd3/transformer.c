@@ -260,7 +260,7 @@ const mp_sd3_config *mp_sd3_transformer_config(const mp_sd3_transformer *m)
     return &m->config;
 }
 
-const mp_weights *mp_sd3_transformer_weights(const mp_sd3_transformer *m)
+mp_weights *mp_sd3_transformer_weights(const mp_sd3_transformer *m)
 {
     return m->weights;
 }

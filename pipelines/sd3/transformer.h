@@ -27,7 +27,7 @@ mp_code mp_sd3_transformer_open(const char *dir, const mp_weights_options *o,
                                 mp_sd3_transformer **out, mp_error *err);
 void mp_sd3_transformer_close(mp_sd3_transformer *m); /* NULL is fine */
 const mp_sd3_config *mp_sd3_transformer_config(const mp_sd3_transformer *m);
-const mp_weights *mp_sd3_transformer_weights(const mp_sd3_transformer *m);
+mp_weights *mp_sd3_transformer_weights(const mp_sd3_transformer *m);
 
 typedef struct mp_sd3_inputs {
     mp_tensor hidden_states;         /* [B, H, W, C] */

@@ -188,17 +188,39 @@ static void drop_seconds(json_t *actions)
         json_object_del(row, "seconds");
 }
 
-/* Of the run's metrics, the stage's peak of activations. */
-static double activations(const json_t *metrics, const char *stage)
+/* One of the run's metrics, -1 if there is none. */
+static double metric(const json_t *metrics, const char *name, const char *stage, const char *module)
 {
     size_t i;
     const json_t *row;
 
     json_array_foreach (metrics, i, row) {
-        if (!strcmp(word(row, "name"), "activations_mib") && !strcmp(word(row, "stage"), stage))
+        if (!strcmp(word(row, "name"), name) && !strcmp(word(row, "stage"), stage) &&
+            !strcmp(word(row, "module"), module))
             return json_number_value(json_object_get(row, "value"));
     }
     return -1;
+}
+
+/* Weights exactly, by stage and component. */
+static void assert_weights_as_foretold(const json_t *foretold, const json_t *metrics, size_t cell)
+{
+    size_t i, found = 0;
+    const json_t *row;
+    char name[64];
+
+    json_array_foreach (foretold, i, row) {
+        const double mib = (double)json_integer_value(json_object_get(row, "bytes")) / 1048576;
+        if (strncmp(word(row, "of"), "weights_", 8))
+            continue;
+        snprintf(name, sizeof name, "%s_mib", word(row, "of"));
+        const double there = metric(metrics, name, word(row, "stage"), word(row, "module"));
+        if (there != mib)
+            fail_msg("cell %zu: %s of %s in %s: foretold %.9g MiB, there were %.9g", cell, name,
+                     word(row, "module"), word(row, "stage"), mib, there);
+        found++;
+    }
+    assert_true(found > 0);
 }
 
 static void assert_as_foretold(const json_t *plan, const json_t *run, size_t i)
@@ -219,10 +241,12 @@ static void assert_as_foretold(const json_t *plan, const json_t *run, size_t i)
     assert_true(json_object_size(stages) > 0);
     json_object_foreach (stages, stage, bytes) {
         const double foretold = (double)json_integer_value(bytes) / 1048576;
-        const double there = activations(cell_part(run, i, "metrics"), stage);
+        const double there = metric(cell_part(run, i, "metrics"), "activations_mib", stage, "");
         if (foretold > there || foretold < 0.98 * there)
             fail_msg("cell %zu, %s: foretold %.9g MiB, there were %.9g", i, stage, foretold, there);
     }
+    assert_weights_as_foretold(json_object_get(json_object_get(own, "memory"), "bytes"),
+                               cell_part(run, i, "metrics"), i);
 }
 
 /* Errors, casts and redone ops exactly.  Activations less what kernels take for themselves while

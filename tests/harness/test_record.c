@@ -2,6 +2,7 @@
 #include "tests/pipelines/scratch.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "harness/record.h"
 
@@ -185,6 +186,133 @@ static void test_record__what_a_policy_did(void **state)
     close_record(r);
 }
 
+#define OP(text) \
+    "{\"event\":\"op\",\"stage\":\"decode\",\"module\":\"vae.decoder\",\"op\":\"conv2d\"," text "}"
+#define WORK "\"calls\":3,\"seconds\":0.5,\"bytes\":64,\"flops\":9223372036854775807"
+
+static void test_record__where_the_time_went(void **state)
+{
+    mp_record *r = open_record();
+
+    (void)state;
+    line(r, OP("\"dtype\":\"bf16\"," WORK));
+    line(r, OP("\"dtype\":\"float16\"," WORK));
+    line(r,
+         "{\"event\":\"op\",\"stage\":\"decode\",\"module\":\"\",\"op\":\"\",\"dtype\":\"\"," WORK
+         "}"); /* the others of the stage */
+    assert_int_equal(r->op_count, 3);
+    assert_string_equal(r->ops[0].stage, "decode");
+    assert_string_equal(r->ops[0].module, "vae.decoder");
+    assert_string_equal(r->ops[0].op, "conv2d");
+    assert_string_equal(r->ops[0].dtype, "bf16");
+    assert_int_equal(r->ops[0].calls, 3);
+    assert_true(r->ops[0].seconds == 0.5);
+    assert_int_equal(r->ops[0].bytes, 64);
+    assert_true(r->ops[0].flops == INT64_MAX);
+    assert_string_equal(r->ops[1].dtype, "fp16");
+    assert_string_equal(r->ops[2].op, "");
+    assert_string_equal(r->ops[2].dtype, "");
+    assert_int_equal(r->malformed, 0);
+    close_record(r);
+}
+
+static void test_record__what_the_counters_say(void **state)
+{
+    static const char *const bad[] = {
+        "{\"event\":\"counters\",\"cycles\":-1}",
+        "{\"event\":\"counters\",\"cycles\":1,\"instructions\":\"many\"}",
+        "{\"event\":\"counters\",\"cache_misses\":null}",
+    };
+    const int n = (int)(sizeof bad / sizeof *bad);
+    mp_record *r = open_record();
+
+    (void)state;
+    for (int i = 0; i < n; i++)
+        line(r, bad[i]);
+    assert_int_equal(r->malformed, n);
+    assert_int_equal(r->counts_count, 0);
+    line(r, "{\"event\":\"counters\",\"repeat\":0,\"cycles\":5e9,\"instructions\":9000000000}");
+    line(r, "{\"event\":\"counters\",\"repeat\":1,\"cache_misses\":0}");
+    assert_int_equal(r->counts_count, 2);
+    assert_true(r->counts[0].value[0] == 5e9 && r->counts[0].value[1] == 9e9);
+    assert_true(isnan(r->counts[0].value[2]) && isnan(r->counts[1].value[0]));
+    assert_true(r->counts[1].value[2] == 0);
+    close_record(r);
+}
+
+static void test_record__what_the_machine_can_do(void **state)
+{
+    static const char *const bad[] = {
+        "{\"event\":\"roofline\"}",
+        "{\"event\":\"roofline\",\"flops\":0,\"pairs\":0,\"copy\":1}",
+        "{\"event\":\"roofline\",\"flops\":-1e9,\"pairs\":0,\"copy\":1}",
+        "{\"event\":\"roofline\",\"flops\":1e9,\"pairs\":-1,\"copy\":1}",
+        "{\"event\":\"roofline\",\"flops\":\"1e9\",\"pairs\":0,\"copy\":1}",
+    };
+    const int n = (int)(sizeof bad / sizeof *bad);
+    mp_record *r = open_record();
+
+    (void)state;
+    for (int i = 0; i < n; i++)
+        line(r, bad[i]);
+    assert_int_equal(r->malformed, n);
+    assert_true(r->roofline.flops == 0);
+    line(r, "{\"event\":\"roofline\",\"flops\":1e9,\"pairs\":2e9,\"copy\":3e9}");
+    assert_true(r->roofline.flops == 1e9 && r->roofline.pairs == 2e9 && r->roofline.copy == 3e9);
+    /* Of several times the most; by what is counted, stage and module. */
+    close_record(r);
+}
+
+static void test_record__bytes_of_each_part_of_the_memory(void **state)
+{
+    static const struct {
+        const char *of, *stage, *module;
+        int64_t bytes;
+    } expected[] = {{"rss_peak", "denoise", "", 900},
+                    {"rss_peak", "decode", "", 800},
+                    {"activations", "denoise", "transformer.proj_out", 30},
+                    {"activations", "denoise", "transformer.pos_embed", 20}};
+    static const char *const bad[] = {
+        "{\"event\":\"bytes\",\"of\":\"secrets\",\"stage\":\"denoise\",\"module\":\"\",\"bytes\":1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"\",\"module\":\"\",\"bytes\":1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"denoise\",\"module\":\"\",\"bytes\":-1}",
+        "{\"event\":\"bytes\",\"of\":\"scratch\",\"stage\":\"denoise\",\"module\":\"\"}",
+    };
+    static const int64_t told[] = {700, 900, 100};
+    mp_record *r = open_record();
+    char text[200];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        snprintf(text, sizeof text,
+                 "{\"event\":\"bytes\",\"of\":\"rss_peak\",\"stage\":\"denoise\",\"module\":\"\","
+                 "\"bytes\":%lld}",
+                 (long long)told[i]);
+        line(r, text);
+    }
+    for (int i = 1; i < 4; i++) {
+        snprintf(text, sizeof text,
+                 "{\"event\":\"bytes\",\"of\":\"%s\",\"stage\":\"%s\",\"module\":\"%s\","
+                 "\"bytes\":%lld}",
+                 expected[i].of, expected[i].stage, expected[i].module,
+                 (long long)expected[i].bytes);
+        line(r, text);
+    }
+    assert_int_equal(r->malformed, 0);
+    assert_int_equal(r->bytes_count, 4);
+    for (int i = 0; i < 4; i++) {
+        assert_string_equal(r->bytes[i].of, expected[i].of);
+        assert_string_equal(r->bytes[i].stage, expected[i].stage);
+        assert_string_equal(r->bytes[i].module, expected[i].module);
+        assert_int_equal(r->bytes[i].bytes, expected[i].bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        line(r, bad[i]);
+    assert_int_equal(r->malformed, sizeof bad / sizeof *bad);
+    assert_int_equal(r->bytes_count, 4);
+    close_record(r);
+}
+
 static void test_record__weights_warnings_steps_and_the_end(void **state)
 {
     mp_record *r = open_record();
@@ -309,7 +437,8 @@ static void test_record__quotes_what_was_no_event(void **state)
     close_record(r);
 }
 
-/* ---- malformed and hostile ------------------------------------------------------------------ */
+/* ---- malformed and hostile ------------------------------------------------------------------
+ */
 
 static void test_record__what_is_no_event_is_counted_and_changes_nothing(void **state)
 {
@@ -444,6 +573,37 @@ static void test_record__actions_without_sense_are_malformed(void **state)
     assert_int_equal(r->malformed, BAD + 1);
     close_record(r);
 #undef WHAT
+}
+
+static void test_record__ops_without_sense_are_malformed(void **state)
+{
+    static const char *const bad[] = {
+        OP(WORK),
+        OP("\"dtype\":\"int8\"," WORK),
+        OP("\"dtype\":\"\"," WORK),
+        OP("\"dtype\":\"bf16\",\"calls\":0,\"seconds\":0.5,\"bytes\":64,\"flops\":1"),
+        OP("\"dtype\":\"bf16\",\"calls\":1.5,\"seconds\":0.5,\"bytes\":64,\"flops\":1"),
+        OP("\"dtype\":\"bf16\",\"calls\":1,\"seconds\":-0.5,\"bytes\":64,\"flops\":1"),
+        OP("\"dtype\":\"bf16\",\"calls\":1,\"bytes\":64,\"flops\":1"),
+        OP("\"dtype\":\"bf16\",\"calls\":1,\"seconds\":0.5,\"bytes\":-64,\"flops\":1"),
+        OP("\"dtype\":\"bf16\",\"calls\":1,\"seconds\":0.5,\"bytes\":64,\"flops\":1e9"),
+        OP("\"dtype\":\"bf16\",\"calls\":1,\"seconds\":0.5,\"bytes\":64"),
+        "{\"event\":\"op\",\"module\":\"vae\",\"op\":\"conv2d\",\"dtype\":\"bf16\"," WORK "}",
+    };
+    enum { BAD = sizeof bad / sizeof *bad };
+    mp_record *r = open_record();
+
+    (void)state;
+    for (int i = 0; i < BAD; i++) {
+        line(r, bad[i]);
+        assert_int_equal(r->malformed, i + 1);
+    }
+    assert_int_equal(r->op_count, 0);
+    line(r, OP("\"dtype\":\"bf16\"," WORK));
+    line(r, OP("\"dtype\":\"bf16\"," WORK)); /* a second time */
+    assert_int_equal(r->op_count, 1);
+    assert_int_equal(r->malformed, BAD + 1);
+    close_record(r);
 }
 
 static void test_record__actions_stop_at_a_limit(void **state)
@@ -589,6 +749,10 @@ int main(void)
         cmocka_unit_test(test_record__tensors_are_kept_once_and_compared_after_that),
         cmocka_unit_test(test_record__many_tensors_all_stay),
         cmocka_unit_test(test_record__what_a_policy_did),
+        cmocka_unit_test(test_record__where_the_time_went),
+        cmocka_unit_test(test_record__what_the_counters_say),
+        cmocka_unit_test(test_record__what_the_machine_can_do),
+        cmocka_unit_test(test_record__bytes_of_each_part_of_the_memory),
         cmocka_unit_test(test_record__weights_warnings_steps_and_the_end),
         cmocka_unit_test(test_record__the_first_non_finite_place_stays),
         cmocka_unit_test(test_record__the_first_error_stays),
@@ -599,6 +763,7 @@ int main(void)
         cmocka_unit_test(test_record__stages_without_sense_are_malformed),
         cmocka_unit_test(test_record__tensors_without_a_shape_are_malformed),
         cmocka_unit_test(test_record__actions_without_sense_are_malformed),
+        cmocka_unit_test(test_record__ops_without_sense_are_malformed),
         cmocka_unit_test(test_record__actions_stop_at_a_limit),
         cmocka_unit_test(test_record__a_huge_rank_is_malformed),
         cmocka_unit_test(test_record__deep_nesting_is_malformed),

@@ -195,7 +195,7 @@ static void test_scenario__an_unknown_key_offers_the_nearest_at_every_level(void
     bad("tilling: off",
         "5:1: unknown key 'tilling'; did you mean 'tiling'?; expected one of: name, description, "
         "pipeline, checkpoint, variant, inputs, precision, tiling, quirks, matrix, expect, budgets, "
-        "repeat, warmup, timeout, memory, reference");
+        "repeat, warmup, timeout, memory, offload, reference");
     bad("precision: {defualt: bf16}",
         "5:13: unknown key 'defualt' in precision; did you mean 'default'?; expected one of: "
         "default, components, storage, overrides, policy, load, e4m3");
@@ -227,7 +227,7 @@ static void test_scenario__an_unknown_key_offers_the_nearest_at_every_level(void
     bad("precision.default: bf16",
         "5:1: unknown key 'precision.default'; expected one of: name, description, pipeline, "
         "checkpoint, variant, inputs, precision, tiling, quirks, matrix, expect, budgets, repeat, "
-        "warmup, timeout, memory, reference");
+        "warmup, timeout, memory, offload, reference");
 }
 
 static void test_scenario__variants_are_parts_of_file_names(void **state)
@@ -789,6 +789,16 @@ static void test_budgets__that_need_a_reference_are_refused_without_one(void **s
 
 /* ---- settings and matching ------------------------------------------------------------------ */
 
+static void test_scenario__weights_leave_after_their_stage_or_stay(void **state)
+{
+    (void)state;
+    assert_true(good("").request.offload);
+    assert_true(good("offload: stage").request.offload);
+    assert_false(good("offload: none").request.offload);
+    has("offload: none", "offload", "none");
+    bad("offload: model", "5:1: key 'offload': found \"model\", expected stage or none");
+}
+
 static void test_settings__are_complete_and_in_a_fixed_order(void **state)
 {
     static const char *const keys[] = {"pipeline",
@@ -805,6 +815,7 @@ static void test_settings__are_complete_and_in_a_fixed_order(void **state)
                                        "quirks",
                                        "reference",
                                        "memory",
+                                       "offload",
                                        "inputs.prompt",
                                        "inputs.negative_prompt",
                                        "inputs.steps",
@@ -819,9 +830,10 @@ static void test_settings__are_complete_and_in_a_fixed_order(void **state)
                                        "inputs.max_sequence_length",
                                        "inputs.complex_human_instruction"};
     static const char *const values[] = {
-        "sana",     "x",    "none", "fp32", "none", "none",  "none", "strict", "from_pretrained",
-        "saturate", "off",  "none", "fp32", "none", "fox",   "",     "6",      "4.5",
-        "1",        "1024", "1024", "0",    "0",    "false", "true", "300",    "default"};
+        "sana",     "x",   "none", "fp32", "none", "none",  "none",  "strict", "from_pretrained",
+        "saturate", "off", "none", "fp32", "none", "stage", "fox",   "",       "6",
+        "4.5",      "1",   "1024", "1024", "0",    "0",     "false", "true",   "300",
+        "default"};
     const mp_scenario s = good("");
 
     (void)state;
@@ -874,6 +886,8 @@ static void test_matches__by_meaning_in_any_spelling(void **state)
         "reference: float32",
         "memory: 1024",
         "memory: 1KiB",
+        "offload: stage",
+        "offload: ~",
         "{precision.default: bf16, inputs.steps: 6}",
     };
     static const char *const no[] = {
@@ -898,6 +912,7 @@ static void test_matches__by_meaning_in_any_spelling(void **state)
         "quirks: [sana-quadratic-no-upcast]",
         "reference: off",
         "memory: ~",
+        "offload: none",
         "{precision.default: bf16, inputs.steps: 7}",
     };
     const mp_scenario s = good("precision: {default: bf16, components: {vae: fp16}}\n"
@@ -1143,7 +1158,7 @@ static void test_schema__enums_are_what_the_reader_takes(void **state)
 
 static int shipped; /* files seen */
 
-static void check_nightly(const char *path)
+static void check_schema(const char *path)
 {
     mp_error err = {0};
     mp_yaml *root;
@@ -1168,8 +1183,8 @@ static void check_file(const char *path)
     mp_plan plan;
 
     shipped++;
-    if (strstr(path, "/nightly/"))
-        check_nightly(path);
+    if (strstr(path, "/nightly/") || strstr(path, "/real/"))
+        check_schema(path);
     else if (mp_plan_make(arena, &o, &plan, &err))
         fail_msg("%s", err.text);
 }
@@ -1216,6 +1231,7 @@ int main(void)
         cmocka_unit_test(test_scenario__a_reference_is_a_dtype_or_off),
         cmocka_unit_test(test_scenario__durations_have_units),
         cmocka_unit_test(test_scenario__sizes_have_units),
+        cmocka_unit_test(test_scenario__weights_leave_after_their_stage_or_stay),
         cmocka_unit_test(test_inputs__have_the_defaults_of_the_pipeline),
         cmocka_unit_test(test_inputs__long_and_short_names_are_the_same_setting),
         cmocka_unit_test(test_inputs__wrong_values_name_the_key_as_it_was_written),

@@ -159,7 +159,7 @@ static float exact_linear(mp_tensor x, mp_tensor w, mp_tensor b, int64_t i, int6
     return mp_round_to(d, (float)sum);
 }
 
-static void check_tiling(mp_ctx *c, const int64_t *size, product_mode mode, bool bias)
+static void check_tiling(mp_ctx *c, const int64_t *size, product_mode mode, bool bias, int64_t step)
 {
     const mp_mark mark = mp_open(c);
     const mp_tensor x =
@@ -169,8 +169,8 @@ static void check_tiling(mp_ctx *c, const int64_t *size, product_mode mode, bool
     const mp_tensor y = mp_linear(c, x, w, b);
 
     mp_test_ok(c);
-    /* Every 7th element, all residues of rows and columns: the whole would cost seconds. */
-    for (int64_t i = 0; i < mp_numel(y); i += i % 64 < 57 ? 7 : 1) {
+    /* Not every element, but all residues of rows and columns: the whole would cost seconds. */
+    for (int64_t i = 0; i < mp_numel(y); i += i % 64 < 57 ? step : 1) {
         const float expected = exact_linear(x, w, b, i / size[2], i % size[2], mode.dtype);
         if (product_at(y, i) != expected)
             fail_msg("%lld x %lld x %lld %s: element %lld is %g, not %g", (long long)size[0],
@@ -187,7 +187,22 @@ static void test_linear__every_tiling_is_exact_on_integers(void **state)
         mp_ctx *c = mp_test_ctx(*isa, 3);
         for (int i = 0; i < COUNT(tilings); i++)
             for (int m = 0; m < PRODUCT_MODES; m++)
-                check_tiling(c, tilings[i], product_modes[m], (i + m) % 2);
+                check_tiling(c, tilings[i], product_modes[m], (i + m) % 2, 7);
+        mp_device_close(c);
+    }
+}
+
+/* More rows of x, then of W, than a slab holds. */
+static void test_linear__several_slabs_are_exact_on_integers(void **state)
+{
+    static const int64_t sizes[][3] = {{300, 4100, 340}, {400, 4100, 300}};
+    const product_mode modes[] = {product_modes[0], product_modes[5]};
+
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 2);
+        for (int i = 0; i < 2 * COUNT(modes); i++)
+            check_tiling(c, sizes[i % 2], modes[i / 2], true, 997);
         mp_device_close(c);
     }
 }
@@ -301,10 +316,11 @@ static mp_tensor zeros(mp_ctx *c, product_mode mode, int64_t rows, int64_t colum
     return t;
 }
 
-/* Two panels and a tile: (512 + 256) x 512 + 512 x 256 floats. */
-enum { PANELS = 2 << 20 };
+/* A slab of the smaller operand, 1024 x 1024 words, a worker's rows and its sums, about (256 + 512)
+ * x 256 words. */
+enum { PANELS = 5 << 20 };
 
-/* Widened, w would be 8 MiB and x 2 MiB. */
+/* Widened, w would be 16 MiB and x 4 MiB. */
 static void test_linear__no_operand_is_widened_as_a_whole(void **state)
 {
     const product_mode modes[] = {product_modes[2], product_modes[4]};
@@ -312,8 +328,8 @@ static void test_linear__no_operand_is_widened_as_a_whole(void **state)
     (void)state;
     for (int m = 0; m < COUNT(modes); m++) {
         mp_ctx *c = mp_test_ctx(NULL, 1);
-        const mp_tensor x = zeros(c, product_as(modes[m].dtype), 512, 1024);
-        const mp_tensor w = zeros(c, modes[m], 2048, 1024);
+        const mp_tensor x = zeros(c, product_as(modes[m].dtype), 1024, 1024);
+        const mp_tensor w = zeros(c, modes[m], 4096, 1024);
         const extra_arg all = {x, w}, small = {mp_batch(x, 0, 8), mp_batch(w, 0, 8)};
         const extra_arg few = {mp_batch(x, 0, 4), w};
         /* Few rows: those rows alone, widened. */
@@ -422,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_linear__fp8_throughout_is_torchs),
         cmocka_unit_test(test_linear__matmul_of_every_shape_is_float64s_rounded),
         cmocka_unit_test(test_linear__every_tiling_is_exact_on_integers),
+        cmocka_unit_test(test_linear__several_slabs_are_exact_on_integers),
         cmocka_unit_test(test_linear__matmul_of_every_tiling_is_exact_on_integers),
         cmocka_unit_test(test_linear__thread_counts_give_the_same_bits),
         cmocka_unit_test(test_linear__nan_and_infinity_stay_in_their_row),

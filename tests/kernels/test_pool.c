@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -181,7 +183,7 @@ static void test_ctx__observers_see_outputs_until_they_leave(void **state)
     (void)state;
     mp_ctx *c = context(0);
     int seen = 0;
-    const mp_observer o = {count_output, &seen};
+    const mp_observer o = {.output = count_output, .user = &seen};
 
     mp_push(c, "vae");
     assert_true(mp_observe(c, o));
@@ -255,6 +257,125 @@ static void test_dtype__widens_exactly_where_every_value_survives(void **state)
         }
 }
 
+static size_t resident_pages(const void *at, size_t bytes)
+{
+    static unsigned char there[1 << 16];
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)at + page - 1) / page * page;
+    const size_t n = ((uintptr_t)at + bytes - first) / page;
+    size_t found = 0;
+
+    assert_true(n <= sizeof there);
+    assert_int_equal(mincore((void *)first, n * page, there), 0);
+    for (size_t i = 0; i < n; i++)
+        found += there[i] & 1;
+    return found;
+}
+
+/* A free block is kept, pages and all, as long as that costs little beside the peak. */
+static void test_pool__pages_beyond_the_peak_go_back(void **state)
+{
+    enum { MIB = (1 << 20) / sizeof(float) };
+    (void)state;
+    mp_ctx *c = context(0);
+
+    mp_mark mark = mp_open(c);
+    const mp_tensor small = floats(c, 3 * MIB);
+    memset(small.data, 1, mp_nbytes(small));
+    mp_keep(c, mark, floats(c, MIB)); /* behind it */
+    floats(c, 4 * MIB);
+    assert_true(resident_pages(small.data, mp_nbytes(small)) > 0);
+
+    mark = mp_open(c);
+    const mp_tensor large = floats(c, 64 * MIB);
+    memset(large.data, 1, mp_nbytes(large));
+    mp_keep(c, mark, floats(c, 4 * MIB));
+    assert_true(resident_pages(large.data, mp_nbytes(large)) > 0); /* 64 of 73 MiB, the peak */
+    floats(c, 65 * MIB); /* as much again, which does not fit there */
+    assert_int_equal(resident_pages(large.data, mp_nbytes(large)), 0);
+    mp_ctx_free(c);
+}
+
+/* Blocks of two modules and of none; the peak is the moment before the largest is dropped. */
+static void test_pool__tells_whose_blocks_made_the_peak(void **state)
+{
+    mp_share shares[4];
+    (void)state;
+    mp_ctx *c = context(0);
+
+    floats(c, 16); /* of before: nobody's */
+    assert_true(mp_account(c, true));
+    mp_push(c, "decoder");
+    floats(c, 32);
+    mp_push(c, "conv_in");
+    const mp_mark mark = mp_open(c);
+    floats(c, 1024);
+    floats(c, 64);
+    mp_drop(c, mark);
+    mp_pop(c);
+    floats(c, 48);
+    mp_pop(c);
+    assert_int_equal(mp_peak_shares(c, shares, 4), 3);
+    assert_string_equal(shares[0].module, "decoder.conv_in");
+    assert_int_equal(shares[0].bytes, (1024 + 64) * sizeof(float));
+    assert_string_equal(shares[1].module, "decoder");
+    assert_int_equal(shares[1].bytes, 32 * sizeof(float));
+    assert_string_equal(shares[2].module, "");
+    assert_int_equal(shares[2].bytes, 16 * sizeof(float));
+    assert_int_equal(mp_peak_shares(c, shares, 1), 1);
+
+    mp_pool_reset_peak(c); /* what is in use now */
+    assert_int_equal(mp_peak_shares(c, shares, 4), 2);
+    assert_string_equal(shares[0].module, "decoder");
+    assert_int_equal(shares[0].bytes, (32 + 48) * sizeof(float));
+    mp_account(c, false);
+    floats(c, 1024);
+    assert_int_equal(mp_peak_shares(c, shares, 4), 2);
+    assert_string_equal(shares[0].module, "");
+    mp_ctx_free(c);
+}
+
+static void test_pool__accounts_for_many_modules(void **state)
+{
+    enum { MODULES = 1000 };
+    static mp_share shares[MODULES + 1];
+    (void)state;
+    mp_ctx *c = context(0);
+
+    assert_true(mp_account(c, true));
+    for (int times = 0; times < 2; times++)
+        for (int i = 0; i < MODULES; i++) {
+            mp_push(c, "transformer_blocks.%d", i);
+            floats(c, 16);
+            mp_pop(c);
+        }
+    assert_int_equal(mp_peak_shares(c, shares, MODULES + 1), MODULES);
+    for (int i = 0; i < MODULES; i++)
+        assert_int_equal(shares[i].bytes, 2 * 16 * sizeof(float));
+    mp_ctx_free(c);
+}
+
+/* Without memory for the names, blocks are nobody's and nothing fails. */
+static void test_pool__accounting_needs_no_memory(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 6; n++) {
+        mp_share share = {"", 0};
+        mp_ctx *c = context(0);
+        floats(c, 16);
+        mp_memory_fail_at(n);
+        const bool on = mp_account(c, true);
+        mp_push(c, "decoder");
+        floats(c, 16);
+        mp_memory_fail_at(0);
+        assert_false(mp_failed(c));
+        assert_int_equal(on, n > 1);
+        if (on && mp_peak_shares(c, &share, 1))
+            assert_true(share.bytes == (n < 5 ? 32 : 16) * sizeof(float));
+        mp_ctx_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +392,10 @@ int main(void)
         cmocka_unit_test(test_memory__the_nth_request_can_be_told_to_fail),
         cmocka_unit_test(test_dtype__names_of_every_kind_parse),
         cmocka_unit_test(test_dtype__widens_exactly_where_every_value_survives),
+        cmocka_unit_test(test_pool__pages_beyond_the_peak_go_back),
+        cmocka_unit_test(test_pool__tells_whose_blocks_made_the_peak),
+        cmocka_unit_test(test_pool__accounts_for_many_modules),
+        cmocka_unit_test(test_pool__accounting_needs_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

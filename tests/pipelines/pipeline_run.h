@@ -208,7 +208,7 @@ static inline const mp_error *cell_run(const cell *k, mp_ctx *c, trace *t)
     mp_ctx_clear(c);
     if (p->open(c, &k->request, &sink, &pipeline, &t->err))
         return &t->err;
-    p->weights(pipeline, &t->weights);
+    t->weights = mp_pipeline_weights(p, pipeline);
     p->generate(c, pipeline, &sink, &t->err);
     p->close(pipeline);
     return &t->err;

@@ -158,7 +158,7 @@ static void compare(const char *name, mp_dtype dtype, limits l, const strict *cl
 
     snprintf(golden, sizeof golden, GOLDENS "blocks.%s.safetensors", name);
     mp_blocks_open(&b, c, golden, "transformer");
-    assert_true(mp_observe(c, (mp_observer){keep_context, &k}));
+    assert_true(mp_observe(c, (mp_observer){.output = keep_context, .user = &k}));
     const mp_tensor y = forward(&b, m, "", NULL, 0);
     mp_test_ok(c);
     check_modules(&b, &l, full);
@@ -168,7 +168,7 @@ static void compare(const char *name, mp_dtype dtype, limits l, const strict *cl
     const double d = mp_blocks_distance(&b, y, "output"), limit = limit_of(&l, &b, full, "output");
     print_message("%s output: relative L2 %.3g of %.3g\n", name, d, limit);
     assert_true(d <= limit);
-    mp_unobserve(c, (mp_observer){keep_context, &k});
+    mp_unobserve(c, (mp_observer){.output = keep_context, .user = &k});
     mp_blocks_close(&b);
     mp_safetensors_close(full);
     mp_sd3_transformer_close(m);

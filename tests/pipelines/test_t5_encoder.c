@@ -171,7 +171,7 @@ static void compare(const char *dtype_name, mp_dtype dtype, limits l)
         mp_ctx *const c = mp_test_ctx(NULL, 0);
         run r;
         open_run(&r, runs[i], dtype_name);
-        mp_observe(c, (mp_observer){on_output, &r});
+        mp_observe(c, (mp_observer){.output = on_output, .user = &r});
         forward_run(c, &r, m);
         for (int k = 0; k < r.count; k++) {
             const module *p = &r.modules[k];

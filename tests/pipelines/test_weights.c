@@ -132,6 +132,45 @@ static void test_weights__values_are_torchs_for_every_file_dtype_and_storage(voi
     mp_safetensors_close(goldens);
 }
 
+/* What is converted comes with mp_weights_load and goes with mp_weights_unload, at the same place;
+ * what is mapped is there when it is read. */
+static void test_weights__come_and_go_with_their_stage(void **state)
+{
+    static const mp_dtype dtypes[] = {MP_F32, MP_BF16}; /* of a file in fp32: mapped, converted */
+    mp_weights_options o = plain;
+    mp_error err = {0};
+    mp_safetensors *goldens;
+    mp_tensor t;
+
+    (void)state;
+    write_source("f32");
+    mp_safetensors_open(MP_FIXTURES "/weights/expected.safetensors", &goldens, &err);
+    assert_ok(&err);
+    o.load_later = true;
+    for (int i = 0; i < 2; i++) {
+        o.dtype = dtypes[i];
+        mp_weights *w = open_ok(&o);
+        mp_weights_bind(w, &t, 2, MP_DIMS(16, 16), "layer.weight");
+        mp_weights_finish(w, &err);
+        assert_ok(&err);
+        const void *const at = t.data;
+        assert_int_equal(mp_weights_get_stats(w).in_place, i ? 0 : 256 * sizeof(float));
+        for (int times = 0; times < 2; times++) {
+            assert_int_equal(mp_weights_need_load(w), i == 1);
+            assert_int_equal(mp_weights_load(w, &err), MP_OK);
+            assert_false(mp_weights_need_load(w));
+            assert_ptr_equal(t.data, at);
+            assert_values(t, goldens, i ? "f32.bf16" : "f32.fp32");
+            if (i == 0)
+                assert_true(mp_weights_resident(w) > 0);
+            mp_weights_unload(w);
+            assert_int_equal(mp_weights_resident(w), 0);
+        }
+        mp_weights_close(w);
+    }
+    mp_safetensors_close(goldens);
+}
+
 static const shape block[] = {
     {"blocks.0.to_q.weight", 2, {2, 3}},    {"blocks.0.to_q.bias", 1, {2}},
     {"blocks.0.norm1.weight", 1, {4}},      {"blocks.0.norm1.proj.weight", 2, {2, 2}},
@@ -594,10 +633,90 @@ static void test_weights__reports_short_memory_at_every_request(void **state)
     assert_in_range(failures, 20, 1000);
 }
 
+/* ---- survey ---- */
+
+/* What a survey was told, a line each. */
+static char told[1000];
+
+static void tell(void *user, const mp_weights_options *o, const mp_tensor *p)
+{
+    char dims[120];
+    const size_t at = strlen(told);
+
+    (void)user;
+    assert_true(!p->data);
+    snprintf(told + at, sizeof told - at, "%s %s %s %s\n", o->component, p->name,
+             mp_shape_text(*p, dims, sizeof dims), mp_dtype_name(p->store));
+}
+
+static const mp_weights_survey survey = {.parameter = tell};
+
+static mp_code ask(const mp_weights_options *o, mp_error *err)
+{
+    mp_weights *w = NULL;
+    mp_affine linear;
+    mp_tensor x;
+
+    told[0] = '\0';
+    if (!mp_weights_open("/nowhere", o, &w, err)) {
+        mp_weights_strip(w, "model.");
+        mp_weights_ignore(w, "decoder.*");
+        mp_weights_bind_linear(w, &linear, 4, 3, true, "b.%d", 10);
+        assert_false(mp_weights_has(w, "b.10.weight"));
+        mp_weights_bind(w, &x, 1, MP_DIMS(3), "norm.weight");
+        mp_weights_bind(w, &x, 2, MP_DIMS(2, 3), "a.table");
+        mp_weights_finish(w, err);
+    }
+    mp_weights_close(w);
+    return err->code;
+}
+
+/* Without a file: the names in their order, and the dtypes in which a run keeps them. */
+static void test_survey__tells_what_the_model_binds(void **state)
+{
+    static const char *const keep[] = {"a", NULL};
+    mp_weights_options o = plain;
+    mp_error err = {0};
+
+    (void)state;
+    o.survey = &survey;
+    ask(&o, &err);
+    assert_ok(&err);
+    assert_string_equal(told, "net a.table [2, 3] fp32\nnet b.10.bias [4] fp32\n"
+                              "net b.10.weight [4, 3] fp32\nnet norm.weight [3] fp32\n");
+    o.dtype = MP_BF16;
+    o.storage = MP_F8_E4M3;
+    o.keep_fp32 = keep;
+    ask(&o, &err);
+    assert_ok(&err);
+    assert_string_equal(told, "net a.table [2, 3] fp32\nnet b.10.bias [4] fp8_e4m3\n"
+                              "net b.10.weight [4, 3] fp8_e4m3\nnet norm.weight [3] bf16\n");
+}
+
+static void test_survey__reports_short_memory_at_every_request(void **state)
+{
+    mp_weights_options o = plain;
+    int failures = 0;
+
+    (void)state;
+    o.survey = &survey;
+    for (uint64_t n = 1;; n++, failures++) {
+        mp_error err = {0};
+        mp_memory_fail_at(n);
+        const mp_code code = ask(&o, &err);
+        mp_memory_fail_at(0);
+        if (!code)
+            break;
+        assert_error(&err, MP_ENOMEM, "memory");
+    }
+    assert_in_range(failures, 7, 100); /* a name each, what holds them, the folder's */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights__values_are_torchs_for_every_file_dtype_and_storage),
+        cmocka_unit_test(test_weights__come_and_go_with_their_stage),
         cmocka_unit_test(test_weights__storage_holds_for_layers_outside_the_skipped_modules),
         cmocka_unit_test(test_weights__keep_fp32_holds_for_half_loads_only),
         cmocka_unit_test(test_weights__keep_fp32_of_fp16_holds_for_fp16_loads_only),
@@ -618,6 +737,8 @@ int main(void)
         cmocka_unit_test(test_weights__never_reads_pickles),
         cmocka_unit_test(test_weights__names_a_missing_folder),
         cmocka_unit_test(test_weights__reports_short_memory_at_every_request),
+        cmocka_unit_test(test_survey__tells_what_the_model_binds),
+        cmocka_unit_test(test_survey__reports_short_memory_at_every_request),
     };
 
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

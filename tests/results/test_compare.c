@@ -38,13 +38,12 @@ static int drop_store(void **state)
     return 0;
 }
 
-/* version: of the library that the engine drives, NULL for none. */
-static int64_t add_versioned_run(const char *label, const char *machine, const char *engine,
-                                 const char *version)
+/* told: a line of the environment, value NULL for none. */
+static int64_t add_run_that_told(const char *label, const char *machine, const char *engine,
+                                 mp_pair told)
 {
     static int count;
-    char uuid[40], key[40];
-    const mp_pair told = {key, version};
+    char uuid[40];
     const mp_run_info run = {.uuid = uuid,
                              .label = label,
                              .engine = engine,
@@ -53,15 +52,24 @@ static int64_t add_versioned_run(const char *label, const char *machine, const c
                              .plan = "p",
                              .fingerprint = machine,
                              .environment = &told,
-                             .environment_count = version != NULL};
+                             .environment_count = told.value != NULL};
     mp_error err = {0};
     int64_t id = 0;
 
     snprintf(uuid, sizeof uuid, "%08d-0000-4000-8000-000000000000", ++count);
-    snprintf(key, sizeof key, "%s.version", engine);
     if (mp_store_begin_run(store, &run, &id, &err))
         fail_msg("%s", err.text);
     return id;
+}
+
+/* version: of the library that the engine drives, NULL for none. */
+static int64_t add_versioned_run(const char *label, const char *machine, const char *engine,
+                                 const char *version)
+{
+    char key[40];
+
+    snprintf(key, sizeof key, "%s.version", engine);
+    return add_run_that_told(label, machine, engine, (mp_pair){key, version});
 }
 
 static int64_t add_run_by(const char *label, const char *machine, const char *engine)
@@ -258,6 +266,14 @@ static const json_t *judged(const json_t *all, size_t i, const char *name)
             return json_array_get(list, k);
     fail_msg("pair %zu has no %s", i, name);
     return NULL;
+}
+
+/* Of the first pair. */
+static size_t metric_count(const json_t *all)
+{
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+
+    return json_array_size(json_object_get(pair, "metrics"));
 }
 
 static size_t pair_count(const json_t *all)
@@ -697,6 +713,52 @@ static void test_judge__gives_memory_two_percent_or_a_mebibyte(void **state)
     assert_verdict("m=e", "m=g", "peak_mib", "worse", "beyond 2 %");
 }
 
+static void test_judge__gives_instructions_two_percent(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL), other = add_run_by(NULL, "another machine", "native");
+    static const double counts[] = {1e9, 1.02e9, 1.03e9, 0.97e9};
+    static const char *const settings[] = {"m=a", "m=b", "m=c", "m=d"};
+    const mp_metric_row exact = {"instructions", "run", -1, "", 2e9, "Ir"};
+
+    for (int i = 0; i < 4; i++)
+        add_cell(run, &(cell_spec){.settings = settings[i],
+                                   .metrics = {metric("instructions", counts[i]),
+                                               metric("cycles", counts[i])}});
+    add_cell(other, &(cell_spec){.settings = "m=o", .metrics = {metric("instructions", 2e9)}});
+    add_cell(run, &(cell_spec){.settings = "m=x", .metrics = {exact}});
+    assert_verdict("m=a", "m=b", "instructions", "same", "within 2 %");
+    assert_verdict("m=a", "m=c", "instructions", "worse", "beyond 2 %");
+    assert_verdict("m=a", "m=d", "instructions", "better", "beyond 2 %");
+    assert_verdict("m=a", "m=o", "instructions", "incomparable", "other machines");
+    json_t *all = compare_json("m=a", "m=c");
+    assert_int_equal(metric_count(all), 1); /* cycles are context */
+    json_decref(all);
+    all = compare_json("m=a", "m=x");
+    assert_int_equal(metric_count(all), 0); /* counted by another instrument */
+    json_decref(all);
+}
+
+static void test_judge__takes_exact_counts_at_their_word_on_any_machine(void **state)
+{
+    (void)state;
+    const int64_t run = add_run("here"), other = add_run_by("there", "another machine", "native");
+    static const double counts[] = {2e9, 2.0001e9, 2.001e9};
+    static const char *const settings[] = {"m=a", "m=b", "m=c"};
+    const mp_metric_row base = {"instructions", "run", -1, "", 2e9, "Ir base"};
+
+    for (int i = 0; i < 3; i++) {
+        const mp_metric_row count = {"instructions", "run", -1, "", counts[i], "Ir avx2"};
+        add_cell(i ? other : run, &(cell_spec){.settings = settings[i], .metrics = {count}});
+    }
+    add_cell(run, &(cell_spec){.settings = "m=base", .metrics = {base}});
+    assert_verdict("m=a", "m=b", "instructions", "same", "within 0.01 %");
+    assert_verdict("m=a", "m=c", "instructions", "worse", "beyond 0.01 %");
+    json_t *all = compare_json("m=a", "m=base");
+    assert_int_equal(metric_count(all), 0); /* other instructions */
+    json_decref(all);
+}
+
 static void test_judge__counts_casts_and_does_not_judge_their_one_time(void **state)
 {
     (void)state;
@@ -744,6 +806,40 @@ static void test_judge__compares_no_time_of_other_machines(void **state)
     assert_verdict("here", "there", "latent_rel_l2", "worse", "other machines");
     assert_verdict("here", "there", "image_rel_l2", "noise",
                    "other machines, less than the reference's noise, 0.001");
+}
+
+/* ---- instruction sets ----------------------------------------------------------------------- */
+
+static void test_compare__marks_pairs_of_different_instruction_sets(void **state)
+{
+    static const struct {
+        const char *label, *machine, *engine, *isa;
+    } runs[] = {{"old", "one", "native", "avx2"},
+                {"new", "two", "native", "amx"},
+                {"again", "three", "native", "amx"},
+                {"torch", "two", "diffusers", "avx2"}};
+    const cell_spec spec = {.settings = "precision.default=fp16",
+                            .metrics = {metric("latent_rel_l2", 0.1)}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++)
+        add_cell(add_run_that_told(runs[i].label, runs[i].machine, runs[i].engine,
+                                   (mp_pair){"isa", runs[i].isa}),
+                 &spec);
+    for (size_t i = 1; i < sizeof runs / sizeof *runs; i++) {
+        const bool differ = i == 1; /* of the others one is the same, one a worker's */
+        json_t *all = compare_json(runs[i - 1].label, runs[i].label);
+        const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+        char *text = compare_text(runs[i - 1].label, runs[i].label, MP_TEXT);
+        assert_int_equal(json_is_true(json_object_get(pair, "isas_differ")), differ);
+        assert_string_equal(word(json_object_get(pair, "b"), "isa"), runs[i].isa);
+        assert_int_equal(strstr(text, "* A and B ran with different instruction sets (such as "
+                                      "avx2 and amx)") != NULL,
+                         differ);
+        assert_int_equal(strstr(text, "- *  ") != NULL, differ);
+        json_decref(all);
+        free(text);
+    }
 }
 
 /* ---- outcomes and the gate ------------------------------------------------------------------ */
@@ -1023,12 +1119,15 @@ int main(void)
         WITH_STORE(test_judge__says_how_many_samples_are_needed),
         WITH_STORE(test_judge__leaves_warm_ups_out),
         WITH_STORE(test_judge__gives_memory_two_percent_or_a_mebibyte),
+        WITH_STORE(test_judge__gives_instructions_two_percent),
+        WITH_STORE(test_judge__takes_exact_counts_at_their_word_on_any_machine),
         WITH_STORE(test_judge__counts_casts_and_does_not_judge_their_one_time),
         WITH_STORE(test_judge__compares_no_time_of_other_machines),
         WITH_STORE(test_compare__tells_failing_from_fixed),
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
         WITH_STORE(test_compare__looks_at_one_metric_alone),
         WITH_STORE(test_compare__sums_up_by_metric),
+        WITH_STORE(test_compare__marks_pairs_of_different_instruction_sets),
         WITH_STORE(test_compare__escapes_hostile_text),
         WITH_STORE(test_compare__takes_twenty_thousand_cells),
         WITH_STORE(test_select__leaves_twenty_thousand_cells_alone),

@@ -402,6 +402,53 @@ static void test_show__writes_one_table_as_csv(void **state)
 }
 
 /* A database that is only read is not migrated: its cells are shown without what it lacks. */
+/* A bar of 32 marks to the largest peak, 40 MiB: 10 of weights, 5 of activations and 5 of the rest
+ * are 8, 4 and 4 of them. */
+static void test_show__draws_the_memory_of_each_stage(void **state)
+{
+    static const mp_metric_row rows[] = {
+        {"weights_resident_mib", "denoise", -1, "transformer", 6, "MiB"},
+        {"weights_resident_mib", "denoise", -1, "vae", 4, "MiB"},
+        {"activations_mib", "denoise", -1, "", 5, "MiB"},
+        {"activations_mib", "denoise", -1, "transformer.a", 1, "MiB"},
+        {"activations_mib", "denoise", -1, "transformer.b", 4, "MiB"},
+        {"rss_peak_mib", "denoise", -1, "", 20, "MiB"},
+        {"weights_converted_mib", "decode", -1, "vae", 20, "MiB"},
+        {"activations_mib", "decode", -1, "", 10, "MiB"},
+        {"scratch_mib", "decode", -1, "", 10, "MiB"},
+        {"rss_peak_mib", "decode", -1, "", 40, "MiB"},
+        {"rel_l2", "latents", 0, "", 0.5, "1"}};
+    const mp_cell_result result = {
+        .status = "ok", .step = -1, .metrics = rows, .metric_count = sizeof rows / sizeof *rows};
+    (void)state;
+    const int64_t id = record(1, "sana/memory", &result);
+    char *text = printed(id, MP_TEXT);
+
+    assert_holds(text, "  denoise     10.0        0.0          5.0      0.0   5.0  20.0  "
+                       "########****....\n");
+    assert_holds(text, "  decode       0.0       20.0         10.0     10.0   0.0  40.0  "
+                       "================********%%%%%%%%\n");
+    assert_holds(text, "denoise  4.0  transformer.b\n           1.0  transformer.a\n");
+    for (const char *at = strstr(text, "memory, MiB"), *end = strstr(text, "\nmetrics");
+         at < end;) {
+        const char *next = strchr(at, '\n');
+        assert_true(next - at <= 100);
+        at = next + 1;
+    }
+    free(text);
+    json_t *all = printed_json(id);
+    const json_t *stages = json_object_get(all, "memory");
+    assert_int_equal(json_array_size(stages), 2);
+    assert_string_equal(word(json_array_get(stages, 0), "stage"), "denoise");
+    assert_true(json_real_value(json_object_get(json_array_get(stages, 1), "peak")) == 40);
+    assert_int_equal(json_array_size(json_object_get(all, "memory_modules")), 2);
+    json_decref(all);
+
+    text = printed(1, MP_TEXT); /* a cell without them has no bar */
+    assert_null(strstr(text, "memory, MiB"));
+    free(text);
+}
+
 static void test_show__reads_a_database_of_an_older_version(void **state)
 {
     (void)state;
@@ -526,6 +573,7 @@ int main(void)
         WITH_STORE(test_show__rounds_numbers_for_people),
         WITH_STORE(test_show__writes_markdown),
         WITH_STORE(test_show__writes_one_table_as_csv),
+        WITH_STORE(test_show__draws_the_memory_of_each_stage),
         WITH_STORE(test_show__reads_a_database_of_an_older_version),
         WITH_STORE(test_show__refuses_an_unknown_id),
         WITH_STORE(test_query__lets_no_hostile_text_out),

@@ -105,13 +105,13 @@ static void test_store__creates_a_wal_database_of_its_own_kind(void **state)
 
     mp_store_close(s);
     assert_sql(path, "PRAGMA application_id", "1836081765"); /* 0x6d706265, "mpbe" */
-    assert_sql(path, "PRAGMA user_version", "3");
+    assert_sql(path, "PRAGMA user_version", "4");
     assert_sql(path, "PRAGMA journal_mode", "wal");
     assert_sql(path,
                "SELECT group_concat(name) FROM (SELECT name FROM pragma_table_list WHERE "
                "schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%')",
                "NULL");
-    assert_sql(path, "SELECT count(*) FROM sqlite_master WHERE type = 'table'", "9");
+    assert_sql(path, "SELECT count(*) FROM sqlite_master WHERE type = 'table'", "10");
 }
 
 static void test_store__opens_a_database_again_without_changing_it(void **state)
@@ -312,6 +312,37 @@ static void test_store__keeps_what_a_policy_did(void **state)
     assert_sql(path, "SELECT status FROM cell ORDER BY id DESC",
                "running"); /* whole or not at all */
     assert_sql(path, "SELECT count(*) FROM policy_action", "3");
+}
+
+static void test_store__keeps_where_the_time_went(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("ops.db");
+    mp_store *s = open_store(path, MP_STORE_WRITE);
+    const mp_op_row ops[] = {
+        {"denoise", "transformer.blocks.*.attn1.to_q", "linear", "bf16", 48, 0.5, INT64_MAX, 1000},
+        {"denoise", "transformer.blocks.*.attn1.to_q", "linear", "fp32", 2, 0.25, 64, 0},
+        {"denoise", "", "", "", 100, 0.125, 0, 0}};
+    mp_cell_result r = good, twice = good;
+    mp_error err = {0};
+
+    r.ops = ops;
+    r.op_count = 3;
+    const int64_t run = begin_run(s, &a_run);
+    finish_cell(s, begin_cell(s, run, &a_cell), &r);
+    assert_sql(path,
+               "SELECT group_concat(stage || ' ' || module || ' ' || op || ' ' || dtype || ' ' || "
+               "calls || ' ' || seconds || ' ' || bytes || ' ' || flops, '; ') FROM op_profile",
+               "denoise    100 0.125 0 0; denoise transformer.blocks.*.attn1.to_q linear bf16 48 "
+               "0.5 9223372036854775807 1000; denoise transformer.blocks.*.attn1.to_q linear fp32 "
+               "2 0.25 64 0");
+    assert_sql(path, "SELECT sum(calls) FROM op_profile_view WHERE label = 'before'", "150");
+    twice.ops = (mp_op_row[]){ops[0], ops[0]};
+    twice.op_count = 2;
+    const int64_t cell = begin_cell(s, run, &a_cell);
+    assert_int_equal(mp_store_finish_cell(s, cell, &twice, &err), MP_EDB);
+    mp_store_close(s);
+    assert_sql(path, "SELECT count(*) FROM op_profile", "3"); /* whole or not at all */
 }
 
 static void test_store__keeps_references_and_replaces_them(void **state)
@@ -602,9 +633,9 @@ static void test_store__refuses_a_newer_schema(void **state)
     const char *path = scratch_file("newer.db");
 
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    sql_run(path, "PRAGMA user_version = 4");
+    sql_run(path, "PRAGMA user_version = 5");
     refuses(path, MP_STORE_READ, MP_EDB,
-            "has schema version 4, and this mpbench knows versions up to 3; use a newer mpbench");
+            "has schema version 5, and this mpbench knows versions up to 4; use a newer mpbench");
     refuses(path, MP_STORE_WRITE, MP_EDB, "use a newer mpbench");
     sql_run(path, "PRAGMA user_version = -1");
     refuses(path, MP_STORE_WRITE, MP_EDB, "has schema version -1, which never existed");
@@ -632,12 +663,13 @@ static void test_store__migrates_a_database_of_every_older_version(void **state)
     (void)state;
     static const char sql[] = "SELECT group_concat(name || ',' || type || ',' || pk, ' ') FROM "
                               "pragma_table_info('%s')";
-    static const char *const tables[] = {"cell", "policy_action", "policy_action_view"};
+    static const char *const tables[] = {"cell", "policy_action", "policy_action_view",
+                                         "op_profile", "op_profile_view"};
     const char *fresh = scratch_file("fresh.db");
     char name[32], number[12], query[160];
 
     mp_store_close(open_store(fresh, MP_STORE_WRITE));
-    for (int version = 1; version <= 2; version++) {
+    for (int version = 1; version <= 3; version++) {
         snprintf(name, sizeof name, "version%d.db", version);
         snprintf(number, sizeof number, "%d", version);
         const char *path = scratch_file(name);
@@ -648,7 +680,7 @@ static void test_store__migrates_a_database_of_every_older_version(void **state)
         mp_store_close(open_store(path, MP_STORE_READ)); /* a reader leaves it as it is */
         assert_sql(path, "PRAGMA user_version", number);
         mp_store_close(open_store(path, MP_STORE_WRITE));
-        assert_sql(path, "PRAGMA user_version", "3");
+        assert_sql(path, "PRAGMA user_version", "4");
         assert_sql(path, "SELECT label FROM run", "old");
         assert_sql(path, "SELECT count(exception) + count(frame) FROM cell", "0");
         for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
@@ -703,7 +735,7 @@ static void test_store__refuses_to_read_an_empty_file_and_fills_it(void **state)
             "is an empty database; record something with `mpbench run` first");
     assert_int_equal(file_size(path), 0);
     mp_store_close(open_store(path, MP_STORE_WRITE));
-    assert_sql(path, "PRAGMA user_version", "3");
+    assert_sql(path, "PRAGMA user_version", "4");
 }
 
 static void test_store__refuses_folders_and_what_is_not_there(void **state)
@@ -972,6 +1004,7 @@ int main(void)
         cmocka_unit_test(test_store__lets_no_half_number_in),
         cmocka_unit_test(test_store__keeps_samples_and_outputs),
         cmocka_unit_test(test_store__keeps_what_a_policy_did),
+        cmocka_unit_test(test_store__keeps_where_the_time_went),
         cmocka_unit_test(test_store__keeps_references_and_replaces_them),
         cmocka_unit_test(test_store__refuses_to_finish_a_cell_twice_and_changes_nothing),
         cmocka_unit_test(test_store__takes_a_result_whole_or_not_at_all),

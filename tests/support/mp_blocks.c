@@ -66,13 +66,13 @@ void mp_blocks_open(mp_blocks *b, mp_ctx *c, const char *path, const char *compo
         if (is_module(t))
             b->records[b->count++].golden = t;
     }
-    assert_true(mp_observe(c, (mp_observer){on_output, b}));
+    assert_true(mp_observe(c, (mp_observer){.output = on_output, .user = b}));
 }
 
 void mp_blocks_close(mp_blocks *b)
 {
     if (b->component)
-        mp_unobserve(b->ctx, (mp_observer){on_output, b});
+        mp_unobserve(b->ctx, (mp_observer){.output = on_output, .user = b});
     for (int64_t i = 0; i < b->count; i++)
         mp_free(b->records[i].values);
     mp_free(b->records);
