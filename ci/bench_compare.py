@@ -40,8 +40,11 @@ def keep_minimum(best: dict, rows: list[dict]) -> None:
 def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
     ours: dict = {}
     theirs: dict = {}
+    moved: dict = {}  # bytes of operands and result
     for _ in range(args.rounds):
-        keep_minimum(ours, json_lines([f"{args.build}/tests/bench/bench_ops", str(args.threads)], env))
+        rows = json_lines([f"{args.build}/tests/bench/bench_ops", str(args.threads)], env)
+        keep_minimum(ours, rows)
+        moved = {(row["op"], row["shape"], row["dtype"]): row["bytes"] for row in rows}
         keep_minimum(theirs, json_lines([sys.executable, "ci/bench_torch.py", str(args.threads)], env))
     table = []
     for (op, shape, dtype), seconds in sorted(ours.items()):
@@ -52,6 +55,7 @@ def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
                 "op": op, "shape": shape, "dtype": dtype, "seconds": seconds, "torch": torch,
                 "ratio": torch / seconds if torch else None,
                 "of_own_fp32": fp32 / seconds if fp32 else None,
+                "gb_per_s": moved[op, shape, dtype] / seconds / 1e9,
             }
         )
     return table
@@ -161,16 +165,17 @@ def bench_runs(runs: list[Run], args: argparse.Namespace, env: dict[str, str]) -
 def show(rows: list[dict]) -> None:
     print(
         f"{'what':18} {'shape':24} {'dtype':5} {'ms':>11} {'torch ms':>11} {'ratio':>7} {'of fp32':>7}"
-        f" {'peak MiB':>9} {'torch':>6}"
+        f" {'GB/s':>6} {'peak MiB':>9} {'torch':>6}"
     )
     for r in rows:
         torch = f"{r['torch'] * 1e3:11.3f}" if r["torch"] else f"{'-':>11}"
         ratio = f"{r['ratio']:7.2f}" if r["ratio"] else f"{'-':>7}"
         own = f"{r['of_own_fp32']:7.2f}" if r["of_own_fp32"] else f"{'-':>7}"
+        moved = f"{r['gb_per_s']:6.1f}" if r.get("gb_per_s") else f"{'':6}"
         peak = "{:9.0f} {:6.0f}".format(*r["peak_mib"]) if r.get("peak_mib") else ""
         print(
             f"{r['op']:18} {r['shape']:24} {r['dtype']:5} {r['seconds'] * 1e3:11.3f} {torch} {ratio} {own}"
-            f" {peak}".rstrip()
+            f" {moved} {peak}".rstrip()
         )
 
 

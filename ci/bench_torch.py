@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times PyTorch on the ops of tests/bench/bench_ops.c and prints the same lines.
 
-bench_torch.py THREADS -> JSON lines {"op", "dtype", "shape", "seconds"}, the smallest of several runs. Tensors
+bench_torch.py THREADS [OP] -> JSON lines {"op", "dtype", "shape", "seconds"}, the smallest of several runs. Tensors
 lie as the models hold them in PyTorch: pictures are NCHW. dtype "fp8" is a weight stored as float8_e4m3fn and cast
 to bfloat16 at each call, as Diffusers' layerwise casting does.
 """
@@ -22,12 +22,12 @@ def conv(padding=0, groups=1):
     return lambda x, w, b=None: F.conv2d(x, w, b, padding=padding, groups=groups)
 
 
-def attention(heads):
+def attention(heads, causal=False):
     def run(q, k, v, mask=None):
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
         if mask is not None:
             mask = mask[:, None, None].expand(-1, heads, q.shape[2], -1)
-        return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal).transpose(1, 2).flatten(2)
 
     return run
 
@@ -47,6 +47,56 @@ def linear_attention(heads):
     return run
 
 
+def gelu_tanh(x):
+    return F.gelu(x, approximate="tanh")
+
+
+def glu(x):
+    a, gate = x.chunk(2, -1)
+    return a * F.silu(gate)
+
+
+def modulate(x, shift, scale):
+    return x * (1 + scale) + shift
+
+
+def add_gated(x, gate, y):
+    return x + gate * y
+
+
+def rope(x, cos, sin):
+    """transformers' apply_rotary_pos_emb, heads of cos' width."""
+    x = x.unflatten(-1, (-1, cos.shape[-1]))
+    first, second = x.chunk(2, -1)
+    return (x * cos[:, None] + torch.cat((-second, first), -1) * sin[:, None]).flatten(2)
+
+
+def bilinear(x):
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def cast(x):
+    return x.to(torch.bfloat16 if x.dtype == torch.float32 else torch.float32)
+
+
+def swap_axes(x):
+    return x.transpose(1, 2).contiguous()
+
+
+def layer_norm(x, w, b):
+    return F.layer_norm(x, w.shape, w, b, 1e-6)
+
+
+def rms_norm(x, w):
+    return F.rms_norm(x, w.shape, w, 1e-6)
+
+
+def group_norm(x, w, b):
+    return F.group_norm(x, 32, w, b, 1e-6)
+
+
+TOKENS = (1, 1024, 2240)
+
 # op, shape as bench_ops names it, run, shapes of the inputs, shapes of the parameters
 BENCHES = [
     ("linear", "1024x2240x2240", F.linear, [(1024, 2240)], [(2240, 2240), (2240,)]),
@@ -62,7 +112,27 @@ BENCHES = [
         "attention masked", "20x112, 1024 x 300", attention(20),
         [(1, 1024, 2240), (1, 300, 2240), (1, 300, 2240), (1, 300)], [],
     ),
-    ("linear attention", "70x32, 1024", linear_attention(70), [(1, 1024, 2240)] * 3, []),
+    ("attention", "24x64, 4096 x 4096", attention(24), [(1, 4096, 1536)] * 3, []),
+    ("attention causal", "24x64, 1024 x 1024", attention(24, True), [(1, 1024, 1536)] * 3, []),
+    ("linear attention", "70x32, 1024", linear_attention(70), [TOKENS] * 3, []),
+    ("copy", "1024x2240", torch.clone, [TOKENS], []),
+    ("copy", "128x128x512", torch.clone, [(1, 512, 128, 128)], []),
+    ("layer norm", "1024x2240", layer_norm, [TOKENS], [(2240,), (2240,)]),
+    ("rms norm", "1024x2240", rms_norm, [TOKENS], [(2240,)]),
+    ("group norm", "128x128x512, 32 groups", group_norm, [(1, 512, 128, 128)], [(512,), (512,)]),
+    ("silu", "1024x2240", F.silu, [TOKENS], []),
+    ("gelu", "1024x2240", F.gelu, [TOKENS], []),
+    ("gelu tanh", "1024x2240", gelu_tanh, [TOKENS], []),
+    ("relu6", "1024x2240", F.relu6, [TOKENS], []),
+    ("glu", "1024x11200", glu, [(1, 1024, 11200)], []),
+    ("add", "1024x2240", torch.add, [TOKENS] * 2, []),
+    ("modulate", "1024x2240", modulate, [TOKENS, (1, 1, 2240), (1, 1, 2240)], []),
+    ("add gated", "1024x2240", add_gated, [TOKENS, (1, 1, 2240), TOKENS], []),
+    ("rope", "8x256, 300", rope, [(1, 300, 2048), (300, 256), (300, 256)], []),
+    ("bilinear x2", "64x64x128", bilinear, [(1, 128, 64, 64)], []),
+    ("cast", "1024x2240", cast, [TOKENS], []),
+    ("permute", "1024x2240 turned", swap_axes, [TOKENS], []),
+    ("permute", "1024x20x112 to heads", swap_axes, [(1, 1024, 20, 112)], []),
 ]
 
 
@@ -79,7 +149,10 @@ def seconds_of(run):
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
     torch.manual_seed(0)
+    wanted = sys.argv[2:]
     for op, shape, run, inputs, parameters in BENCHES:
+        if wanted and op not in wanted:
+            continue
         for name in (*DTYPES, *(["fp8"] if op == "linear" else [])):
             dtype = DTYPES.get(name, torch.bfloat16)
             x = [(torch.rand(s) * 2 - 1).to(dtype) for s in inputs]

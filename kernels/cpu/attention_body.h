@@ -1,17 +1,163 @@
 /* Attention.  Included by kernels/cpu/isa.c only.
  *
- * Softmax attention works on a block of queries of one head at a time; keys and values pass by in
- * blocks, widened to fp32.  Linear attention keeps one [d+1, d] state per head. */
+ * Softmax attention: a task is some queries of one head.  Keys and values pass by in blocks, packed
+ * once each; few queries at a time meet them, so that their scores stay in the second cache.
+ * Linear attention keeps one [d+1, d] state per head. */
 
-/* ATTN_Q and ATTN_KV are multiples of all that panels ask for. */
-enum { ATTN_Q = 192, ATTN_KV = 512, ATTN_SCORES = 1 << 18, ATTN_N = 256 };
+/* Keys of a block and queries that meet it at a time; what lies between rows of scores that tiles
+ * write, whose lines would fall into few sets of the cache else; queries of a task, fewer where
+ * there would be less than so many tasks; queries and scores of an eager task. */
+enum {
+    ATTN_KV = 512,
+    ATTN_Q = 96,
+    ATTN_PAD = 16,
+    ATTN_TASK_Q = 1024,
+    ATTN_TASKS = 16,
+    ATTN_EAGER_Q = 192,
+    ATTN_SCORES = 1 << 18,
+    ATTN_N = 256 /* tokens at a time of linear attention */
+};
+
+#if defined(__AVX512F__)
+
+static inline panel_vec attn_larger(panel_vec a, panel_vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+static inline panel_vec attn_round_f16(panel_vec v)
+{
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#elif defined(__AVX2__)
+
+static inline panel_vec attn_larger(panel_vec a, panel_vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+static inline panel_vec attn_round_f16(panel_vec v)
+{
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#else
+
+enum { PANEL_LANES = 4 };
+typedef float panel_vec __attribute__((vector_size(4 * PANEL_LANES)));
+
+static inline panel_vec panel_load(const float *x)
+{
+    panel_vec v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static inline void panel_store(float *x, panel_vec v)
+{
+    memcpy(x, &v, sizeof v);
+}
+
+static inline panel_vec panel_fill(float x)
+{
+    return x - (panel_vec){0};
+}
+
+static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
+{
+    return a * b + sum;
+}
+
+/* b where either is a NaN, as x86 has it. */
+static inline panel_vec attn_larger(panel_vec a, panel_vec b)
+{
+    typedef int32_t bits __attribute__((vector_size(sizeof(panel_vec))));
+    const bits when = a > b;
+
+    return (panel_vec)(((bits)a & when) | ((bits)b & ~when));
+}
+
+static inline panel_vec attn_round_f16(panel_vec v)
+{
+    float lane[PANEL_LANES];
+
+    panel_store(lane, v);
+    vec_round(MP_F16, MP_E4M3_SATURATE, lane, PANEL_LANES);
+    return panel_load(lane);
+}
+
+#endif
+
+#if defined(__AVX512BF16__)
+
+static inline void attn_store_bf16(panel_half *to, panel_vec v)
+{
+    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(v));
+}
+
+#else
+
+static inline void attn_store_bf16(panel_half *to, panel_vec v)
+{
+    (void)to, (void)v; /* no panels of pairs */
+}
+
+#endif
+
+typedef uint32_t attn_bits __attribute__((vector_size(4 * PANEL_LANES)));
+
+/* exp of x <= 0: x = n ln 2 + r with |r| <= ln 2 / 2, a minimax polynomial on r (3e-9 of the
+ * value), times 2^n, which n + 127 in the lowest bits of `shifted` becomes as a float's exponent: 0
+ * for n = -127, the least.  Within 2 ulp of the true value down to 2^-126; a NaN stays. */
+static inline panel_vec attn_exp(panel_vec x)
+{
+    const panel_vec to_int = panel_fill(12582912.0f + 127.0f), one = panel_fill(1.0f);
+
+    x = attn_larger(panel_fill(-88.0f), x);
+    const panel_vec shifted = panel_fma(x, panel_fill(1.44269504088896341f), to_int);
+    const panel_vec n = shifted - to_int;
+    panel_vec r = panel_fma(n, panel_fill(-0.693359375f), x);
+    r = panel_fma(n, panel_fill(2.12194440e-4f), r);
+    panel_vec p = panel_fma(panel_fill(1.3814547565e-3f), r, panel_fill(8.3687482402e-3f));
+    p = panel_fma(p, r, panel_fill(4.1668392718e-2f));
+    p = panel_fma(p, r, panel_fill(1.6666519642e-1f));
+    p = panel_fma(p, r, panel_fill(4.9999994040e-1f));
+    p = panel_fma(p, r, one);
+    p = panel_fma(p, r, one);
+    return p * (panel_vec)((attn_bits)shifted << 23);
+}
+
+/* The largest of each of PANEL_LANES rows of lanes. */
+static inline panel_vec attn_largest(const float *lanes)
+{
+    float turned[PANEL_LANES * PANEL_LANES];
+
+    for (int i = 0; i < PANEL_LANES; i += PANEL_TURN)
+        for (int j = 0; j < PANEL_LANES; j += PANEL_TURN)
+            panel_turn(lanes + i * PANEL_LANES + j, PANEL_LANES, turned + j * PANEL_LANES + i,
+                       PANEL_LANES);
+    panel_vec top = panel_load(turned);
+    for (int l = 1; l < PANEL_LANES; l++)
+        top = attn_larger(panel_load(turned + l * PANEL_LANES), top);
+    return top;
+}
+
+/* bf16 that stays a float; a NaN may become a number, which whoever adds up what was not rounded
+ * does not mind. */
+static inline panel_vec attn_round_bf16(panel_vec v)
+{
+    const attn_bits u = (attn_bits)v;
+
+    return (panel_vec)((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000);
+}
 
 typedef struct softmax_args {
     mp_ctx *c;
     const mp_attn_opts *o;
     mp_tensor q, k, v, y;
-    int64_t sq, sk, d, heads, kv_heads, block, blocks;
-    bool pairs;          /* panels of bf16 */
+    int64_t sq, sk, d, heads, kv_heads, block, blocks, ld; /* ld: of a block of scores */
+    bool pairs;                                            /* panels of bf16 */
     float scale, lowest; /* lowest: the dtype's most negative value, transformers' mask */
 } softmax_args;
 
@@ -57,18 +203,27 @@ static void store_head(const softmax_args *p, const float *from, int64_t row, in
     }
 }
 
-static inline bool attends(const softmax_args *p, int64_t query, int64_t key)
+/* The keys that queries [first, last] see, or some of them. */
+static inline int64_t keys_begin(const softmax_args *p, int64_t first)
 {
-    if (!p->o->causal)
-        return true;
-    return key <= query && (!p->o->window || key > query - p->o->window);
+    const int64_t begin = first - p->o->window + 1;
+
+    return p->o->causal && p->o->window && begin > 0 ? begin : 0;
 }
 
+static inline int64_t keys_end(const softmax_args *p, int64_t last)
+{
+    return p->o->causal ? vec_min(p->sk, last + 1) : p->sk;
+}
+
+/* One block of keys and values, and the queries of a task. */
 typedef struct flash_state {
     float *q, *k, *v, *rows; /* [block, d], packed [d, KV] and [KV, d], room to pack them */
-    float *s, *p, *out;      /* [block, KV], the same as pairs, [block, d] */
-    float *top, *sum, *mask; /* [block], [block], [KV] */
-    float *bias;             /* [block + KV], if there is one */
+    float *s, *p, *out;      /* [Q, KV], the same as pairs, [block, d] */
+    float *top, *sum, *mask; /* [block], [block, LANES], [KV] */
+    float *bias;             /* [Q + KV] */
+    int64_t b, head, q0;     /* of the task */
+    int64_t k0, n;           /* n keys from k0 on */
 } flash_state;
 
 static flash_state flash_place(const softmax_args *p, float *at)
@@ -80,11 +235,11 @@ static flash_state flash_place(const softmax_args *p, float *at)
     f.v = f.k + d * ATTN_KV;
     f.rows = f.v + wide * ATTN_KV;
     f.s = f.rows + PANEL_N * d;
-    f.p = f.s + p->block * ATTN_KV;
-    f.out = f.p + p->block * ATTN_KV / 2;
-    f.top = f.out + p->block * wide;
-    f.sum = f.top + p->block;
-    f.mask = f.sum + p->block;
+    f.p = f.s + ATTN_Q * p->ld;
+    f.out = f.p + ATTN_Q * p->ld / 2;
+    f.sum = f.out + p->block * wide;
+    f.top = f.sum + p->block * PANEL_LANES;
+    f.mask = f.top + p->block;
     f.bias = f.mask + ATTN_KV;
     return f;
 }
@@ -94,7 +249,7 @@ static size_t flash_floats(const softmax_args *p)
     const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
 
     return (size_t)((p->block + ATTN_KV + PANEL_N) * d + (p->block + ATTN_KV) * wide +
-                    p->block * ATTN_KV * 3 / 2 + 3 * p->block + 2 * ATTN_KV);
+                    ATTN_Q * p->ld * 3 / 2 + p->block * (PANEL_LANES + 1) + ATTN_Q + 2 * ATTN_KV);
 }
 
 /* What distances add to the scores of m queries from q0 on and n keys from k0 on: m + n - 1 values
@@ -108,96 +263,162 @@ static void load_bias(const softmax_args *p, int64_t head, int64_t q0, int64_t m
     vec_widen(t.store, (const char *)t.data + (size_t)at * mp_dtype_size(t.store), to, m + n - 1);
 }
 
-/* Scaled, biased and masked scores of one query against a block of keys, fp32. */
-static void flash_scores(const softmax_args *p, const flash_state *f, float *s, int64_t bias_at,
-                         int64_t query, int64_t k0, int64_t n)
+/* Scales, biases and masks the scores of a query; the largest of them is one of the PANEL_LANES in
+ * lanes.  Scores that are scaled alone stay as they are; bias and mask may be NULL.  n: a multiple
+ * of PANEL_LANES. */
+static inline void flash_scores(float *s, float scale, const float *bias, const float *mask,
+                                int64_t n, float *lanes)
 {
-    for (int64_t j = 0; j < n; j++)
-        s[j] = s[j] * p->scale;
-    if (mp_given(p->o->bias))
-        for (int64_t j = 0; j < n; j++)
-            s[j] = s[j] + f->bias[bias_at + j];
-    if (mp_given(p->o->mask))
-        for (int64_t j = 0; j < n; j++)
-            s[j] = s[j] + f->mask[j];
-    if (p->o->causal)
-        for (int64_t j = 0; j < n; j++)
-            s[j] = attends(p, query, k0 + j) ? s[j] : -INFINITY;
-}
+    panel_vec top = panel_fill(-INFINITY);
 
-/* Online softmax of one row: s becomes exp(s - top), rounded to the dtype; what was summed and
- * multiplied before shrinks when the maximum grows.  A row with nothing to attend to stays zero; a
- * NaN, which no maximum shows, goes on through the sum. */
-static void flash_row(const softmax_args *p, const flash_state *f, int64_t i, int64_t n)
-{
-    float *s = f->s + i * ATTN_KV, *out = f->out + i * panel_n(p->d);
-    const float seen = vec_max(s, n), top = seen > f->top[i] ? seen : f->top[i];
-    const float base = top == -INFINITY ? 0.0f : top;
-    const float shrink = vec_exp(f->top[i] - base);
-
-    for (int64_t j = 0; j < n; j++)
-        s[j] = vec_exp(s[j] - base);
-    f->sum[i] = f->sum[i] * shrink + vec_sum(s, n);
-    if (p->pairs)
-        vec_narrow(MP_BF16, p->c->e4m3, s, f->p + i * ATTN_KV / 2, n);
-    else
-        vec_round(p->q.dtype, p->c->e4m3, s, n);
-    if (shrink != 1.0f)
-        for (int64_t j = 0; j < p->d; j++)
-            out[j] *= shrink;
-    f->top[i] = top;
-}
-
-static void flash_block(const softmax_args *p, const flash_state *f, int64_t b, int64_t head,
-                        int64_t q0, int64_t m, int64_t k0)
-{
-    const int64_t n = vec_min(ATTN_KV, p->sk - k0), kv = head / (p->heads / p->kv_heads);
-
-    const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d), rows = panel_m(p->pairs, m);
-    const int64_t keys = panel_k(p->pairs, n);
-
-    pack_keys(p, b * p->sk + k0, n, kv, f->rows, f->k);
-    pack_values(p, b * p->sk + k0, n, kv, f->rows, f->v);
-    if (mp_given(p->o->mask))
-        vec_widen(p->o->mask.store,
-                  (const char *)p->o->mask.data +
-                      (size_t)(b * p->sk + k0) * mp_dtype_size(p->o->mask.store),
-                  f->mask, n);
-    if (mp_given(p->o->bias))
-        load_bias(p, head, q0, m, k0, n, f->bias);
-    panel_product(p->pairs, f->q, d, f->k, rows, panel_n(n), d, false, f->s, ATTN_KV);
-    for (int64_t i = 0; i < m; i++) {
-        flash_scores(p, f, f->s + i * ATTN_KV, m - 1 - i, q0 + i, k0, n);
-        flash_row(p, f, i, n);
+    for (int64_t j = 0; j < n; j += PANEL_LANES) {
+        panel_vec v = panel_load(s + j) * panel_fill(scale);
+        if (bias)
+            v = v + panel_load(bias + j);
+        if (mask)
+            v = v + panel_load(mask + j);
+        if (bias || mask)
+            panel_store(s + j, v);
+        top = attn_larger(v, top);
     }
-    if (p->pairs)
-        panel_fill_up(true, f->p, ATTN_KV / 2, m, n, keys);
-    panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? ATTN_KV / 2 : ATTN_KV, f->v, rows,
-                  wide, keys, true, f->out, wide);
+    panel_store(lanes, top);
+}
+
+/* exp(s * scale - base), rounded to the dtype in place or, if there are any, as pairs; adds what is
+ * not rounded to `sum`, lane by lane. */
+static inline void flash_weights(mp_dtype dtype, float *s, panel_half *pairs, float scale,
+                                 float base, int64_t n, float *sum)
+{
+    panel_vec total = panel_load(sum);
+
+    for (int64_t j = 0; j < n; j += PANEL_LANES) {
+        const panel_vec e =
+            attn_exp(panel_fma(panel_load(s + j), panel_fill(scale), panel_fill(-base)));
+        total = total + e;
+        if (pairs)
+            attn_store_bf16(pairs + j, e);
+        else
+            panel_store(s + j, dtype == MP_BF16  ? attn_round_bf16(e)
+                               : dtype == MP_F16 ? attn_round_f16(e)
+                                                 : e);
+    }
+    panel_store(sum, total);
+}
+
+static void fill(float *x, int64_t from, int64_t to, float value)
+{
+    for (int64_t j = from; j < to; j++)
+        x[j] = value;
+}
+
+/* The i-th query sees keys [begin, end) of the block, maybe none: what it does not see becomes
+ * -infinity when scaled. */
+static void flash_hide(const softmax_args *p, const flash_state *f, int64_t i, float *s, int64_t n)
+{
+    const float hidden = p->scale < 0.0f ? INFINITY : -INFINITY;
+    const int64_t begin = keys_begin(p, f->q0 + i) - f->k0, end = keys_end(p, f->q0 + i) - f->k0;
+
+    fill(s, 0, vec_min(begin, n), hidden);
+    fill(s, end < 0 ? 0 : vec_min(end, n), panel_n(n), hidden);
+}
+
+/* Online softmax of `rows` queries from the i-th on, at most PANEL_LANES, their scores in s: they
+ * become weights relative to the largest score so far; what was summed and multiplied before
+ * shrinks when that grows.  A row with nothing to attend to stays zero; a NaN, which no maximum
+ * shows, goes on through the sum. */
+static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, int64_t rows,
+                       const float *bias, float *s, panel_half *pairs, int64_t n)
+{
+    const float *mask = mp_given(p->o->mask) ? f->mask : NULL;
+    const float scale = bias || mask ? 1.0f : p->scale; /* what is left to do */
+    float lanes[PANEL_LANES * PANEL_LANES] = {0}, base[PANEL_LANES], shrink[PANEL_LANES];
+
+    for (int64_t r = 0; r < rows; r++) {
+        flash_hide(p, f, i + r, s + r * p->ld, n);
+        flash_scores(s + r * p->ld, p->scale, bias ? bias - r : NULL, mask, panel_n(n),
+                     lanes + r * PANEL_LANES);
+    }
+    const panel_vec before = panel_load(f->top + i);
+    const panel_vec top = attn_larger(attn_largest(lanes), before);
+    panel_store(f->top + i, top);
+    panel_store(base, attn_larger(top, panel_fill(-FLT_MAX))); /* no infinity less another */
+    panel_store(shrink, attn_exp(before - panel_load(base)));
+    for (int64_t r = 0; r < rows; r++) {
+        float *sum = f->sum + (i + r) * PANEL_LANES, *out = f->out + (i + r) * panel_n(p->d);
+        for (int l = 0; l < PANEL_LANES; l++)
+            sum[l] *= shrink[r];
+        for (int64_t j = 0; j < p->d && shrink[r] != 1.0f; j++)
+            out[j] *= shrink[r];
+        flash_weights(p->q.dtype, s + r * p->ld, pairs ? pairs + r * p->ld : NULL, scale, base[r],
+                      panel_n(n), sum);
+    }
+}
+
+/* m queries from the i-th of the task on meet the block. */
+static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i, int64_t m)
+{
+    const int64_t first = f->q0 + i, d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
+    const int64_t n = vec_min(f->n, keys_end(p, first + m - 1) - f->k0);
+    const int64_t rows = panel_m(p->pairs, m), keys = panel_k(p->pairs, f->n);
+
+    if (n <= 0 || f->k0 + n <= keys_begin(p, first))
+        return;
+    if (mp_given(p->o->bias)) {
+        load_bias(p, f->head, first, m, f->k0, n, f->bias);
+        fill(f->bias, m + n - 1, m - 1 + panel_n(n), 0.0f);
+    }
+    panel_product(p->pairs, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, p->ld);
+    for (int64_t r = 0; r < m; r += PANEL_LANES)
+        flash_rows(p, f, i + r, vec_min(PANEL_LANES, m - r),
+                   mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * p->ld,
+                   p->pairs ? (panel_half *)f->p + r * p->ld : NULL, n);
+    for (int64_t j = 0; j < wide; j += PANEL_N) /* strips are as long as all keys of the block */
+        panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? p->ld / 2 : p->ld,
+                      f->v + j * keys, rows, PANEL_N, panel_k(p->pairs, n), true,
+                      f->out + i * wide + j, wide);
+}
+
+static void flash_load_block(const softmax_args *p, const flash_state *f)
+{
+    const int64_t row = f->b * p->sk + f->k0, kv = f->head / (p->heads / p->kv_heads);
+    const mp_tensor mask = p->o->mask;
+
+    pack_keys(p, row, f->n, kv, f->rows, f->k);
+    pack_values(p, row, f->n, kv, f->rows, f->v);
+    if (mp_given(mask)) {
+        vec_widen(mask.store, (const char *)mask.data + (size_t)row * mp_dtype_size(mask.store),
+                  f->mask, f->n);
+        fill(f->mask, f->n, panel_n(f->n), 0.0f);
+    }
 }
 
 static void flash_task(void *arg, int64_t task, int worker)
 {
     const softmax_args *p = arg;
     const int64_t q0 = task % p->blocks * p->block, m = vec_min(p->block, p->sq - q0);
-    const int64_t head = task / p->blocks % p->heads, b = task / (p->blocks * p->heads);
-    const int64_t wide = panel_n(p->d);
-    const flash_state f = flash_place(p, mp_scratch(p->c, worker));
+    const int64_t wide = panel_n(p->d), end = keys_end(p, q0 + m - 1);
+    flash_state f = flash_place(p, mp_scratch(p->c, worker));
 
-    load_queries(p, b * p->sq + q0, m, head, f.q, panel_k(p->pairs, p->d));
-    memset(f.out, 0, (size_t)(p->block * wide) * sizeof *f.out);
-    for (int64_t i = 0; i < m; i++) {
-        f.top[i] = -INFINITY;
-        f.sum[i] = 0.0f;
+    f.q0 = q0;
+    f.head = task / p->blocks % p->heads;
+    f.b = task / (p->blocks * p->heads);
+    load_queries(p, f.b * p->sq + q0, m, f.head, f.q, panel_k(p->pairs, p->d));
+    fill(f.out, 0, m * wide, 0.0f);
+    fill(f.sum, 0, m * PANEL_LANES, 0.0f);
+    fill(f.top, 0, m, -INFINITY);
+    for (f.k0 = keys_begin(p, q0) / ATTN_KV * ATTN_KV; f.k0 < end; f.k0 += ATTN_KV) {
+        f.n = vec_min(ATTN_KV, p->sk - f.k0);
+        flash_load_block(p, &f);
+        for (int64_t i = 0; i < m; i += ATTN_Q)
+            flash_queries(p, &f, i, vec_min(ATTN_Q, m - i));
     }
-    for (int64_t k0 = 0; k0 < p->sk; k0 += ATTN_KV)
-        flash_block(p, &f, b, head, q0, m, k0);
     for (int64_t i = 0; i < m; i++) {
-        const float r = f.sum[i] == 0.0f ? 0.0f : 1.0f / f.sum[i];
+        const float sum = vec_sum(f.sum + i * PANEL_LANES, PANEL_LANES);
+        const float r = sum == 0.0f ? 0.0f : 1.0f / sum;
         for (int64_t j = 0; j < p->d; j++)
             f.out[i * wide + j] *= r;
     }
-    store_head(p, f.out, b * p->sq + q0, m, head);
+    store_head(p, f.out, f.b * p->sq + q0, m, f.head);
 }
 
 /* transformers' eager form: whole rows of scores, rounded after each step. */
@@ -207,6 +428,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
     const mp_e4m3_overflow mode = p->c->e4m3;
     const mp_dtype d = p->q.dtype;
     const float cap = p->o->softcap;
+    const int64_t begin = keys_begin(p, query), end = keys_end(p, query);
 
     vec_round(d, mode, s, p->sk);
     for (int64_t j = 0; j < p->sk; j++)
@@ -230,7 +452,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
     }
     if (mask || p->o->causal) {
         for (int64_t j = 0; j < p->sk; j++)
-            s[j] = s[j] + (attends(p, query, j) ? (mask ? mask[j] : 0.0f) : p->lowest);
+            s[j] = s[j] + (j >= begin && j < end ? (mask ? mask[j] : 0.0f) : p->lowest);
         vec_round(d, mode, s, p->sk);
     }
     const float top = vec_max(s, p->sk);
@@ -302,6 +524,22 @@ static void eager_task(void *arg, int64_t task, int worker)
     store_head(p, e.out, b * p->sq + q0, m, head);
 }
 
+/* Queries of a task: many, so that keys and values are packed a few times only, as long as there
+ * are tasks enough. */
+static int64_t flash_block(const softmax_args *p, int64_t batch)
+{
+    const int64_t heads = batch * p->heads, most = vec_tasks(p->sq, ATTN_TASK_Q);
+    const int64_t wanted = vec_min(vec_tasks(ATTN_TASKS, heads), vec_tasks(p->sq, ATTN_Q));
+
+    return panel_up(vec_tasks(p->sq, wanted > most ? wanted : most), ATTN_Q);
+}
+
+/* Whole rows, but few of them at a time. */
+static int64_t eager_block(const softmax_args *p)
+{
+    return vec_min(ATTN_EAGER_Q, ATTN_SCORES / (p->sk ? p->sk : 1) + 1);
+}
+
 static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o,
                          mp_tensor y)
 {
@@ -317,10 +555,9 @@ static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
     p.d = q.dim[2] / p.heads;
     p.pairs = PANEL_PAIRS && !eager && q.dtype == MP_BF16 && panel_is_bf16(q.store) &&
               panel_is_bf16(k.store) && panel_is_bf16(v.store);
+    p.ld = ATTN_KV + (p.pairs ? ATTN_PAD : 0);
     p.lowest = -(float)mp_dtype_max(q.dtype);
-    p.block = ATTN_Q;
-    if (eager) /* whole rows, but few of them at a time */
-        p.block = vec_min(ATTN_Q, ATTN_SCORES / (p.sk ? p.sk : 1) + 1);
+    p.block = eager ? eager_block(&p) : flash_block(&p, q.dim[0]);
     p.blocks = (p.sq + p.block - 1) / p.block;
     const size_t floats = eager ? eager_floats(&p) : flash_floats(&p);
     if (mp_scratch_reserve(c, floats * sizeof(float)))

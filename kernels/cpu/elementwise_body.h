@@ -77,7 +77,7 @@ static inline void act_run(mp_act act, mp_dtype d, mp_e4m3_overflow mode, const 
         return;
     case MP_ACT_GELU:
         for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * 0.5f * (1.0f + erff(x[i] * 0.70710678118654752f));
+            y[i] = x[i] * 0.5f * (1.0f + vec_erf(x[i] * 0.70710678118654752f));
         return;
     case MP_ACT_GELU_TANH:
         for (int64_t i = 0; i < n; i++) {
@@ -373,65 +373,74 @@ typedef struct modulate_args {
     int64_t rows, rows_per_batch, n, rows_per_task;
 } modulate_args;
 
-static void modulate_run(const modulate_args *p, int64_t at, int64_t param, int64_t n)
+/* Rows of one batch entry, n values each from `at` on, with parameters from `param` on. */
+static void modulate_run(const modulate_args *p, int64_t at, int64_t param, int64_t n, int64_t rows)
 {
     const mp_e4m3_overflow mode = p->c->e4m3;
-    float x_chunk[VEC_CHUNK], s_chunk[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
-    const float *x = vec_read(p->x, at, n, x_chunk);
-    const float *s = vec_read(p->scale, param, n, s_chunk);
+    float x_chunk[VEC_CHUNK], scale[VEC_CHUNK], shift[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
+    const float *s = vec_read(p->scale, param, n, scale);
+    const float *b = vec_read(p->shift, param, n, shift);
 
     for (int64_t j = 0; j < n; j++)
-        t[j] = 1.0f + s[j];
-    vec_round(p->scale.dtype, mode, t, n);
-    for (int64_t j = 0; j < n; j++)
-        t[j] = x[j] * t[j];
-    vec_round(p->product, mode, t, n);
-    s = vec_read(p->shift, param, n, s_chunk);
-    float *y = vec_slot(p->y, at, out);
-    for (int64_t j = 0; j < n; j++)
-        y[j] = t[j] + s[j];
-    vec_commit(mode, p->y, at, y, n);
+        scale[j] = 1.0f + s[j];
+    vec_round(p->scale.dtype, mode, scale, n);
+    for (int64_t r = 0; r < rows; r++, at += p->n) {
+        const float *x = vec_read(p->x, at, n, x_chunk);
+        for (int64_t j = 0; j < n; j++)
+            t[j] = x[j] * scale[j];
+        vec_round(p->product, mode, t, n);
+        float *y = vec_slot(p->y, at, out);
+        for (int64_t j = 0; j < n; j++)
+            y[j] = t[j] + b[j];
+        vec_commit(mode, p->y, at, y, n);
+    }
 }
 
-static void add_gated_run(const modulate_args *p, int64_t at, int64_t param, int64_t n)
+static void add_gated_run(const modulate_args *p, int64_t at, int64_t param, int64_t n,
+                          int64_t rows)
 {
     const mp_e4m3_overflow mode = p->c->e4m3;
-    float x_chunk[VEC_CHUNK], v_chunk[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
-    const float *v = vec_read(p->shift, at, n, v_chunk);
-    const float *g = vec_read(p->scale, param, n, x_chunk);
+    float x_chunk[VEC_CHUNK], v_chunk[VEC_CHUNK], gate_[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
+    const float *g = vec_read(p->scale, param, n, gate_);
 
-    for (int64_t j = 0; j < n; j++)
-        t[j] = g[j] * v[j];
-    vec_round(p->product, mode, t, n);
-    const float *x = vec_read(p->x, at, n, x_chunk);
-    float *y = vec_slot(p->y, at, out);
-    for (int64_t j = 0; j < n; j++)
-        y[j] = x[j] + t[j];
-    vec_commit(mode, p->y, at, y, n);
+    for (int64_t r = 0; r < rows; r++, at += p->n) {
+        const float *v = vec_read(p->shift, at, n, v_chunk);
+        for (int64_t j = 0; j < n; j++)
+            t[j] = g[j] * v[j];
+        vec_round(p->product, mode, t, n);
+        const float *x = vec_read(p->x, at, n, x_chunk);
+        float *y = vec_slot(p->y, at, out);
+        for (int64_t j = 0; j < n; j++)
+            y[j] = x[j] + t[j];
+        vec_commit(mode, p->y, at, y, n);
+    }
 }
 
-static inline void each_modulated_row(const modulate_args *p, int64_t task,
-                                      void (*run)(const modulate_args *, int64_t, int64_t, int64_t))
+/* Calls run for the chunks of a task's rows, as many rows at once as share their parameters. */
+static inline void each_modulated_chunk(const modulate_args *p, int64_t task,
+                                        void (*run)(const modulate_args *, int64_t, int64_t,
+                                                    int64_t, int64_t))
 {
     const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
 
-    for (int64_t r = task * p->rows_per_task; r < end; r++) {
+    for (int64_t r = task * p->rows_per_task, next; r < end; r = next) {
         const int64_t batch = r / p->rows_per_batch;
+        next = vec_min(end, (batch + 1) * p->rows_per_batch);
         for (int64_t i = 0; i < p->n; i += VEC_CHUNK)
-            run(p, r * p->n + i, batch * p->n + i, vec_min(VEC_CHUNK, p->n - i));
+            run(p, r * p->n + i, batch * p->n + i, vec_min(VEC_CHUNK, p->n - i), next - r);
     }
 }
 
 static void modulate_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
-    each_modulated_row(arg, task, modulate_run);
+    each_modulated_chunk(arg, task, modulate_run);
 }
 
 static void add_gated_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
-    each_modulated_row(arg, task, add_gated_run);
+    each_modulated_chunk(arg, task, add_gated_run);
 }
 
 static modulate_args modulate_args_of(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale,

@@ -28,14 +28,24 @@ static const float *norm_parameter(mp_ctx *c, mp_tensor t)
     return wide.data;
 }
 
-static inline void scale_and_shift(const norm_args *p, float *y, int64_t d)
+/* y = (x - mean) * r * w + b, w and b where there are any. */
+static inline void scale_and_shift(const norm_args *p, const float *x, float mean, float r,
+                                   float *y)
 {
-    if (p->wide_w)
-        for (int64_t j = 0; j < d; j++)
-            y[j] = y[j] * p->wide_w[j];
-    if (p->wide_b)
-        for (int64_t j = 0; j < d; j++)
-            y[j] = y[j] + p->wide_b[j];
+    const float *w = p->wide_w, *b = p->wide_b;
+
+    if (w && b)
+        for (int64_t j = 0; j < p->d; j++)
+            y[j] = (x[j] - mean) * r * w[j] + b[j];
+    else if (w)
+        for (int64_t j = 0; j < p->d; j++)
+            y[j] = (x[j] - mean) * r * w[j];
+    else if (b)
+        for (int64_t j = 0; j < p->d; j++)
+            y[j] = (x[j] - mean) * r + b[j];
+    else
+        for (int64_t j = 0; j < p->d; j++)
+            y[j] = (x[j] - mean) * r;
 }
 
 /* (x - mean) / sqrt(var + eps) * w + b, variance of the whole population, two passes. */
@@ -43,11 +53,8 @@ static void layer_norm_row(const norm_args *p, const float *x, float *y)
 {
     const float mean = vec_sum(x, p->d) / (float)p->d;
     const float var = vec_sum_squares(x, mean, p->d) / (float)p->d;
-    const float r = 1.0f / sqrtf(var + p->eps);
 
-    for (int64_t j = 0; j < p->d; j++)
-        y[j] = (x[j] - mean) * r;
-    scale_and_shift(p, y, p->d);
+    scale_and_shift(p, x, mean, 1.0f / sqrtf(var + p->eps), y);
 }
 
 static void rms_norm_row(const norm_args *p, const float *x, float *y)
@@ -55,11 +62,13 @@ static void rms_norm_row(const norm_args *p, const float *x, float *y)
     const mp_e4m3_overflow mode = p->c->e4m3;
     const float r = 1.0f / sqrtf(vec_sum_squares(x, 0.0f, p->d) / (float)p->d + p->eps);
 
+    if (p->style == MP_RMS_TORCH) {
+        scale_and_shift(p, x, 0.0f, r, y);
+        return;
+    }
     for (int64_t j = 0; j < p->d; j++)
         y[j] = x[j] * r;
-    if (p->style == MP_RMS_TORCH) {
-        scale_and_shift(p, y, p->d);
-    } else if (p->style == MP_RMS_GEMMA) {
+    if (p->style == MP_RMS_GEMMA) {
         for (int64_t j = 0; j < p->d; j++)
             y[j] = y[j] * (1.0f + p->wide_w[j]);
     } else if (p->wide_w) { /* Diffusers: round, * w, round, + b; the last rounding is the store's

@@ -40,11 +40,79 @@ static void move_task(void *arg, int64_t task, int worker)
     each_cut_run(&m->cut, task, m, move_run);
 }
 
+/* Elements at each side of a tile that turns within the first cache. */
+enum { MOVE_TILE = 32 };
+
+/* dst[i][j] = src[j][i]: rows of n elements, `to` elements apart, from n rows `from` apart. */
+static inline __attribute__((always_inline)) void turn_tile(char *dst, int64_t to, const char *src,
+                                                            int64_t from, int64_t rows, int64_t n,
+                                                            size_t size)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < n; j++)
+            memcpy(dst + (size_t)(i * to + j) * size, src + (size_t)(j * from + i) * size, size);
+}
+
+/* MOVE_TILE rows of dst out of a plane of the last two dimensions, the first of which is the
+ * innermost of src. */
+static void turn_task(void *arg, int64_t task, int worker)
+{
+    const move_args *m = arg;
+    const mp_strided *s = m->s;
+    const int last = s->rank - 1;
+    const int64_t height = s->dim[last - 1], bands = vec_tasks(height, MOVE_TILE);
+    const int64_t first = task % bands * MOVE_TILE, rows = vec_min(MOVE_TILE, height - first);
+    const int64_t to = s->a[last - 1], from = s->b[last];
+    int64_t dst_at, src_at;
+
+    (void)worker;
+    strided_row(s, task / bands * height + first, &dst_at, &src_at);
+    for (int64_t j = 0; j < s->dim[last]; j += MOVE_TILE) {
+        const int64_t n = vec_min(MOVE_TILE, s->dim[last] - j);
+        char *dst = m->dst + (size_t)(dst_at + j) * m->size;
+        const char *src = m->src + (size_t)(src_at + j * from) * m->size;
+        if (m->size == 4)
+            turn_tile(dst, to, src, from, rows, n, 4);
+        else if (m->size == 2)
+            turn_tile(dst, to, src, from, rows, n, 2);
+        else
+            turn_tile(dst, to, src, from, rows, n, 1);
+    }
+}
+
+/* Whether s turns large planes: the innermost dimension of dst is not that of src.  The latter then
+ * moves beside the former in `turned`: dimensions may be walked through in any order. */
+static bool turns_planes(const mp_strided *s, mp_strided *turned)
+{
+    const int last = s->rank - 1;
+    int inner = last - 1;
+
+    while (inner >= 0 && (s->b[inner] != 1 || s->dim[inner] < MOVE_TILE))
+        inner--;
+    if (inner < 0 || s->a[last] != 1 || s->b[last] == 1 || s->dim[last] < MOVE_TILE)
+        return false;
+    *turned = *s;
+    for (int d = inner; d < last; d++) {
+        const int from = d + 1 < last ? d + 1 : inner;
+        turned->dim[d] = s->dim[from];
+        turned->a[d] = s->a[from];
+        turned->b[d] = s->b[from];
+    }
+    return true;
+}
+
 static void move(mp_ctx *c, const mp_strided *s, void *dst, const void *src, size_t size)
 {
     move_args m = {s, dst, src, size, cut_strided(s)};
+    mp_strided turned;
 
-    mp_parallel(c, cut_tasks(&m.cut), move_task, &m);
+    if (turns_planes(s, &turned)) {
+        const int64_t height = turned.dim[s->rank - 2];
+        m.s = &turned;
+        mp_parallel(c, m.cut.rows / height * vec_tasks(height, MOVE_TILE), turn_task, &m);
+    } else {
+        mp_parallel(c, cut_tasks(&m.cut), move_task, &m);
+    }
 }
 
 /* Rows in w's own format are copied; a table that is stored narrower widens, exactly. */

@@ -243,6 +243,36 @@ static inline void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *s
         mp_narrow(to, mode, src + done, (char *)dst + (size_t)done * mp_dtype_size(to), n - done);
 }
 
+static inline float vec_from_bits(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline uint32_t vec_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+/* when ? a : b without a branch, which would keep a loop from being vectorized. */
+static inline float vec_select(bool when, float a, float b)
+{
+    const uint32_t mask = -(uint32_t)when;
+
+    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
+}
+
+/* bf16 that stays a float. */
+static inline float vec_round_bf16(float x)
+{
+    const uint32_t u = vec_bits(x), r = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+
+    return vec_select(x == x, vec_from_bits(r), NAN);
+}
+
 /* To the dtype and back, in place: a rounding point inside a fused kernel. */
 static inline void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64_t n)
 {
@@ -250,6 +280,11 @@ static inline void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64
 
     if (to == MP_F32)
         return;
+    if (to == MP_BF16) {
+        for (int64_t i = 0; i < n; i++)
+            x[i] = vec_round_bf16(x[i]);
+        return;
+    }
     for (int64_t i = 0; i < n; i += VEC_CHUNK) {
         const int64_t m = n - i < VEC_CHUNK ? n - i : VEC_CHUNK;
         vec_narrow(to, mode, x + i, half, m);
@@ -285,52 +320,47 @@ static inline int64_t vec_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static inline float vec_from_bits(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-static inline uint32_t vec_bits(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-/* when ? a : b without a branch, which would keep a loop from being vectorized. */
-static inline float vec_select(bool when, float a, float b)
-{
-    const uint32_t mask = -(uint32_t)when;
-
-    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
-}
-
-/* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), and two
- * factors of 2^(n/2), so that denormal results round once.  Within 2 ulp of the true value.  Always
- * inlined: a loop that calls it is not vectorised. */
-static inline __attribute__((always_inline)) float vec_exp(float x)
+/* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), which
+ * this gives, and 2^n.  Within 2 ulp of the true value.  These and what follows are always inlined:
+ * a loop that calls a function is not vectorised. */
+static inline __attribute__((always_inline)) float vec_exp_parts(float x, int32_t *n)
 {
     const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-
-    x = vec_select(x > 89.0f, 89.0f, x);
-    x = vec_select(x < -104.0f, -104.0f, x);
     const float shifted = x * 1.44269504088896341f + to_int;
-    const float n = shifted - to_int;
-    const int32_t k = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
-    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f; /* the first product is exact */
+    const float k = shifted - to_int;
+    const float r = (x - k * 0.693359375f) - k * -2.12194440e-4f; /* the first product is exact */
     float p = 1.9875691500e-4f;
+
+    *n = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const int32_t half = k >> 1;
+    return p * r * r + r + 1.0f;
+}
+
+/* Two factors of 2^(n/2), so that denormal results round once. */
+static inline __attribute__((always_inline)) float vec_exp(float x)
+{
+    int32_t n;
+
+    x = vec_select(x > 89.0f, 89.0f, x);
+    x = vec_select(x < -104.0f, -104.0f, x);
+    const float p = vec_exp_parts(x, &n);
+    const int32_t half = n >> 1;
     const float low = vec_from_bits((uint32_t)(half + 127) << 23);
-    const float high = vec_from_bits((uint32_t)(k - half + 127) << 23);
+    const float high = vec_from_bits((uint32_t)(n - half + 127) << 23);
     return p * low * high;
+}
+
+/* exp of |x| < 87, where neither factor nor result is denormal. */
+static inline __attribute__((always_inline)) float vec_exp_near(float x)
+{
+    int32_t n;
+    const float p = vec_exp_parts(x, &n);
+
+    return p * vec_from_bits((uint32_t)(n + 127) << 23);
 }
 
 /* tanh: Cephes' tanhf polynomial near 0, 1 - 2 / (exp(2|x|) + 1) elsewhere.  Within 2 ulp. */
@@ -344,8 +374,29 @@ static inline __attribute__((always_inline)) float vec_tanh(float x)
     p = p * z + 1.33314422036e-1f;
     p = p * z - 3.33332819422e-1f;
     const float near = p * z * x + x;
-    const float far = 1.0f - 2.0f / (vec_exp(2.0f * a) + 1.0f);
+    const float far = 1.0f - 2.0f / (vec_exp_near(vec_select(a > 40.0f, 80.0f, 2.0f * a)) + 1.0f);
     return vec_select(a < 0.625f, near, copysignf(far, x));
+}
+
+/* erf: x + x times a polynomial of x^2 near 0, 1 - exp of a polynomial elsewhere (N. Juffa's
+ * coefficients).  Within 2 ulp. */
+static inline __attribute__((always_inline)) float vec_erf(float x)
+{
+    const float z = x * x, size = fabsf(x), a = vec_select(size > 4.0f, 4.0f, size), s = a * a;
+    float p = -5.96761703e-4f;
+
+    p = p * z + 4.99119423e-3f;
+    p = p * z - 2.67681349e-2f;
+    p = p * z + 1.12819925e-1f;
+    p = p * z - 3.76125336e-1f;
+    p = p * z + 1.28379166e-1f;
+    float q = (-1.72853470e-5f * a + 3.83197126e-4f) * s + (-3.88396438e-3f * a + 2.42546219e-2f);
+    q = q * a - 1.06777877e-1f;
+    q = q * a - 6.34846687e-1f;
+    q = q * a - 1.28717512e-1f;
+    q = q * a - a;
+    const float far = 1.0f - vec_exp_near(q);
+    return vec_select(size > 0.927734375f, copysignf(far, x), p * x + x);
 }
 
 static inline __attribute__((always_inline)) float vec_sigmoid(float x)
@@ -353,20 +404,18 @@ static inline __attribute__((always_inline)) float vec_sigmoid(float x)
     return 1.0f / (1.0f + vec_exp(-x));
 }
 
-/* Sums use 16 lanes and this tree on every instruction set, so that all give the same bits. */
-enum { VEC_LANES = 16 };
+/* Sums use 32 lanes and this tree on every instruction set, so that all give the same bits: as many
+ * vectors as hide how long one addition takes. */
+enum { VEC_LANES = 32 };
 
-static inline float vec_lane_sum(const float *lane)
+/* Adds the upper half to the lower until one is left. */
+static inline float vec_lane_sum(float *lane)
 {
-    float s[VEC_LANES / 2];
-
-    for (int l = 0; l < 8; l++)
-        s[l] = lane[l] + lane[l + 8];
-    for (int l = 0; l < 4; l++)
-        s[l] += s[l + 4];
-    s[0] += s[2];
-    s[1] += s[3];
-    return s[0] + s[1];
+#pragma GCC unroll 8
+    for (int half = VEC_LANES / 2; half; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] += lane[l + half];
+    return lane[0];
 }
 
 static inline float vec_sum(const float *x, int64_t n)

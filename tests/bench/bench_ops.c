@@ -1,10 +1,11 @@
-/* Times the products on the shapes of real models:
+/* Times ops on the shapes of real models:
  *
  *     bench_ops THREADS [OP]
  *
  * prints one JSON line for each op (or for that one), shape and dtype: {"op", "dtype", "shape",
- * "seconds"}, seconds being the smallest of several runs.  ci/bench_torch.py prints the same lines
- * for PyTorch.  dtype "fp8" is a weight stored as fp8_e4m3 in a module that computes in bf16. */
+ * "seconds", "bytes"}, seconds being the smallest of several runs, bytes the size of operands and
+ * result: "copy" shows how fast the memory moves them.  ci/bench_torch.py prints the same lines for
+ * PyTorch.  dtype "fp8" is a weight stored as fp8_e4m3 in a module that computes in bf16. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ struct bench {
         bool weight;
     } operand[MAX_OPERANDS];
     int heads, groups, padding;
+    bool causal;
+    mp_act act;
 };
 
 static mp_tensor linear(mp_ctx *c, const bench *b, const mp_tensor *t)
@@ -44,12 +47,88 @@ static mp_tensor conv(mp_ctx *c, const bench *b, const mp_tensor *t)
 
 static mp_tensor attention(mp_ctx *c, const bench *b, const mp_tensor *t)
 {
-    return mp_attn_softmax(c, t[0], t[1], t[2], (mp_attn_opts){.heads = b->heads, .mask = t[3]});
+    return mp_attn_softmax(c, t[0], t[1], t[2],
+                           (mp_attn_opts){.heads = b->heads, .causal = b->causal, .mask = t[3]});
 }
 
 static mp_tensor linear_attention(mp_ctx *c, const bench *b, const mp_tensor *t)
 {
     return mp_attn_linear(c, t[0], t[1], t[2], b->heads, 1e-15f);
+}
+
+static mp_tensor activation(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    return mp_activate(c, t[0], b->act);
+}
+
+static mp_tensor layer_norm(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_layer_norm(c, t[0], t[1], t[2], 1e-6f);
+}
+
+static mp_tensor rms_norm(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_rms_norm(c, t[0], t[1], MP_NONE, 1e-6f, MP_RMS_TORCH);
+}
+
+static mp_tensor group_norm(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    return mp_group_norm(c, t[0], b->groups, t[1], t[2], 1e-6f);
+}
+
+static mp_tensor modulate(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_modulate(c, t[0], t[1], t[2]);
+}
+
+static mp_tensor add_gated(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_add_gated(c, t[0], t[1], t[2]);
+}
+
+static mp_tensor glu(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    return mp_glu(c, t[0], b->act);
+}
+
+static mp_tensor add(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_add(c, t[0], t[1]);
+}
+
+static mp_tensor rope(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    return mp_rope_half(c, t[0], t[1], t[2], b->heads);
+}
+
+static mp_tensor bilinear(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_resize_bilinear(c, t[0], 2 * t[0].dim[1], 2 * t[0].dim[2]);
+}
+
+/* To fp32 and, of fp32, to bf16. */
+static mp_tensor cast(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_cast(c, t[0], t[0].dtype == MP_F32 ? MP_BF16 : MP_F32);
+}
+
+static mp_tensor swap_axes(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_permute(c, t[0], (const int[]){0, 2, 1, 3});
+}
+
+static mp_tensor copy(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    (void)b;
+    return mp_permute(c, t[0], (const int[]){0, 1, 2});
 }
 
 /* An input and a parameter of this shape. */
@@ -111,11 +190,86 @@ static const bench benches[] = {
      .run = attention,
      .operand = {X(1, 1024, 2240), X(1, 300, 2240), X(1, 300, 2240), X(1, 300)},
      .heads = 20},
+    {.op = "attention",
+     .shape = "24x64, 4096 x 4096",
+     .run = attention,
+     .operand = {X(1, 4096, 1536), X(1, 4096, 1536), X(1, 4096, 1536)},
+     .heads = 24},
+    {.op = "attention causal",
+     .shape = "24x64, 1024 x 1024",
+     .run = attention,
+     .operand = {X(1, 1024, 1536), X(1, 1024, 1536), X(1, 1024, 1536)},
+     .heads = 24,
+     .causal = true},
     {.op = "linear attention",
      .shape = "70x32, 1024",
      .run = linear_attention,
      .operand = {X(1, 1024, 2240), X(1, 1024, 2240), X(1, 1024, 2240)},
      .heads = 70},
+    {.op = "copy", .shape = "1024x2240", .run = copy, .operand = {X(1, 1024, 2240)}},
+    {.op = "copy", .shape = "128x128x512", .run = copy, .operand = {X(1, 16384, 512)}},
+    {.op = "layer norm",
+     .shape = "1024x2240",
+     .run = layer_norm,
+     .operand = {X(1, 1024, 2240), W(2240), W(2240)}},
+    {.op = "rms norm",
+     .shape = "1024x2240",
+     .run = rms_norm,
+     .operand = {X(1, 1024, 2240), W(2240)}},
+    {.op = "group norm",
+     .shape = "128x128x512, 32 groups",
+     .run = group_norm,
+     .operand = {X(1, 128, 128, 512), W(512), W(512)},
+     .groups = 32},
+    {.op = "silu",
+     .shape = "1024x2240",
+     .run = activation,
+     .operand = {X(1, 1024, 2240)},
+     .act = MP_ACT_SILU},
+    {.op = "gelu",
+     .shape = "1024x2240",
+     .run = activation,
+     .operand = {X(1, 1024, 2240)},
+     .act = MP_ACT_GELU},
+    {.op = "gelu tanh",
+     .shape = "1024x2240",
+     .run = activation,
+     .operand = {X(1, 1024, 2240)},
+     .act = MP_ACT_GELU_TANH},
+    {.op = "relu6",
+     .shape = "1024x2240",
+     .run = activation,
+     .operand = {X(1, 1024, 2240)},
+     .act = MP_ACT_RELU6},
+    {.op = "glu",
+     .shape = "1024x11200",
+     .run = glu,
+     .operand = {X(1, 1024, 11200)},
+     .act = MP_ACT_SILU},
+    {.op = "add",
+     .shape = "1024x2240",
+     .run = add,
+     .operand = {X(1, 1024, 2240), X(1, 1024, 2240)}},
+    {.op = "modulate",
+     .shape = "1024x2240",
+     .run = modulate,
+     .operand = {X(1, 1024, 2240), X(1, 1, 2240), X(1, 1, 2240)}},
+    {.op = "add gated",
+     .shape = "1024x2240",
+     .run = add_gated,
+     .operand = {X(1, 1024, 2240), X(1, 1, 2240), X(1, 1024, 2240)}},
+    {.op = "rope",
+     .shape = "8x256, 300",
+     .run = rope,
+     .operand = {X(1, 300, 2048), X(300, 256), X(300, 256)},
+     .heads = 8},
+    {.op = "bilinear x2", .shape = "64x64x128", .run = bilinear, .operand = {X(1, 64, 64, 128)}},
+    {.op = "cast", .shape = "1024x2240", .run = cast, .operand = {X(1, 1024, 2240)}},
+    {.op = "permute", .shape = "1024x2240 turned", .run = swap_axes, .operand = {X(1, 1024, 2240)}},
+    {.op = "permute",
+     .shape = "1024x20x112 to heads",
+     .run = swap_axes,
+     .operand = {X(1, 1024, 20, 112)}},
 };
 
 /* How parameters are stored and what the module computes in. */
@@ -161,7 +315,8 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t)
+/* bytes: of the result. */
+static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t, size_t *bytes)
 {
     double best = 1e30;
     const double start = now();
@@ -169,7 +324,7 @@ static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t)
     for (int i = 0; i < MAX_RUNS && (i < MIN_RUNS || now() - start < budget); i++) {
         const mp_mark mark = mp_open(c);
         const double before = now();
-        b->run(c, b, t);
+        *bytes = mp_nbytes(b->run(c, b, t));
         const double took = now() - before;
         best = took < best ? took : best;
         mp_drop(c, mark);
@@ -183,15 +338,19 @@ static void measure(mp_ctx *c, const bench *b, const struct mode *m)
 {
     const mp_mark mark = mp_open(c);
     mp_tensor t[MAX_OPERANDS];
+    size_t read = 0, written;
 
     for (int i = 0; i < MAX_OPERANDS; i++) {
         const mp_dtype store = b->operand[i].weight ? m->store : m->dtype;
         t[i] = b->operand[i].rank
                    ? operand(c, store, m->dtype, b->operand[i].rank, b->operand[i].dim)
                    : MP_NONE;
+        read += mp_given(t[i]) ? mp_nbytes(t[i]) : 0;
     }
-    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"seconds\": %.6g}\n", b->op,
-           m->name, b->shape, seconds_of(c, b, t));
+    const double seconds = seconds_of(c, b, t, &written);
+    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"seconds\": %.6g, "
+           "\"bytes\": %zu}\n",
+           b->op, m->name, b->shape, seconds, read + written);
     fflush(stdout);
     mp_drop(c, mark);
 }

@@ -297,7 +297,7 @@ static void tame(mp_tensor x)
 }
 
 /* fp32 sums in another order: n roundings of partial sums below 9 * sqrt(n) or so, at most
- * n / 16 * 2^-24 * (sum of magnitudes) in 16 lanes; far less for mixed signs. */
+ * n / 32 * 2^-24 * (sum of magnitudes) in 32 lanes; far less for mixed signs. */
 static void check_sums(mp_ctx *c, const mp_safetensors *g)
 {
     static const int sizes[] = {1, 7, 16, 511, 513, 1543};

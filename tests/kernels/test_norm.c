@@ -65,11 +65,11 @@ static mp_tensor softmax(const operands *o)
 }
 
 /* Bounds in fp32.  A row's mean and its mean square are sums of up to 519 terms in another order:
- * in 16 lanes each sum rounds about 519 / 16 + 4 times on either side, sqrt(72) = 9 half ulps as a
- * random walk, so the factor 1 / sqrt(.) is within about 3 ulp (its error is half the sum's) and
- * the result within 8 with the products.  abs: the same 8 ulp (8 * 2^-24 of values up to 4) where a
- * subtraction of the mean or an added bias cancels.
- * In a half this straddles a tie of fp16 in 8 / 2^13 of cases. */
+ * here in 32 lanes, in torch in 16 or more, each sum rounds at most 519 / 16 + 4 times on either
+ * side, sqrt(72) = 9 half ulps as a random walk, so the factor 1 / sqrt(.) is within about 3 ulp
+ * (its error is half the sum's) and the result within 8 with the products.  abs: the same 8 ulp (8
+ * * 2^-24 of values up to 4) where a subtraction of the mean or an added bias cancels. In a half
+ * this straddles a tie of fp16 in 8 / 2^13 of cases. */
 static const struct norm {
     const char *name;
     mp_tensor (*run)(const operands *o);

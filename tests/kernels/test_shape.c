@@ -350,6 +350,33 @@ static void test_shape__long_rows_move_to_their_end(void **state)
     }
 }
 
+/* Planes of more than a tile of 32 x 32, whole tiles and what is left, two dimensions apart. */
+static void check_turned(mp_dtype d, int64_t h, int64_t w)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 3);
+    const mp_tensor x = coded(c, d, MP_DIMS(2, h, 3, w), 0);
+    const mp_tensor y = mp_permute(c, x, (const int[]){0, 3, 2, 1});
+    const size_t size = mp_dtype_size(d);
+    const char *from = x.data, *to = y.data;
+
+    mp_test_ok(c);
+    for (int64_t i = 0; i < mp_numel(y); i++) {
+        const int64_t row = i % h, mid = i / h % 3, column = i / (h * 3) % w, b = i / (h * 3 * w);
+        const int64_t at = ((b * h + row) * 3 + mid) * w + column;
+        assert_memory_equal(to + (size_t)i * size, from + (size_t)at * size, size);
+    }
+    mp_device_close(c);
+}
+
+static void test_shape__large_planes_turn_tile_by_tile(void **state)
+{
+    (void)state;
+    for (int d = 0; d < MP_DTYPE_COUNT; d++) {
+        check_turned((mp_dtype)d, 64, 32);
+        check_turned((mp_dtype)d, 33, 95);
+    }
+}
+
 /* One long row in several tasks: a join along the first axis. */
 static mp_tensor agree_join(mp_ctx *c, mp_tensor x)
 {
@@ -452,6 +479,7 @@ int main(void)
         cmocka_unit_test(test_shape__bilinear_resizing_is_torchs_bit_for_bit),
         cmocka_unit_test(test_shape__channel_means_are_torchs_with_one_rounding),
         cmocka_unit_test(test_shape__long_rows_move_to_their_end),
+        cmocka_unit_test(test_shape__large_planes_turn_tile_by_tile),
         cmocka_unit_test(test_shape__instruction_sets_and_thread_counts_give_the_same_bits),
         cmocka_unit_test(test_shape__impossible_shapes_are_refused_with_the_op_named),
         cmocka_unit_test(test_shape__empty_and_zero_dimensional_tensors_pass_through),
