@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,43 +22,61 @@ from bench_startup import bench_startup
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = ("fp32", "fp16", "bf16")
 ENGINES = ("native", "diffusers")
+# Of one case: at least and at most so many turns and seconds, times --rounds; between two, threads come to rest.
+MIN_RUNS, MAX_RUNS, BUDGET, PAUSE = 2, 20, 0.4, 0.005
 STAGES = ("text_encode", "denoise", "decode", "total")
 HELD = {"MPBENCH_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
-def json_lines(command: list[str], env: dict[str, str]) -> list[dict]:
-    """The JSON objects that a command prints, one a line; anything else is left aside."""
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+class Server:
+    """bench_ops or bench_torch.py: a case, then its time as often as it is asked."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def case(self) -> dict | None:
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def send(self, word: str) -> None:
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def seconds(self) -> float:
+        self.send("run")
+        took = float(self.process.stdout.readline())
+        time.sleep(PAUSE)
+        return took
 
 
-def keep_minimum(best: dict, rows: list[dict]) -> None:
-    for row in rows:
-        key = (row["op"], row["shape"], row["dtype"])
-        best[key] = min(best.get(key, math.inf), row["seconds"])
+def take_turns(ours: Server, theirs: Server, rounds: int) -> tuple[float, float]:
+    """The minimum of each side, which has its turn after the other."""
+    best, spent, runs = [math.inf, math.inf], 0.0, 0
+    while runs < MIN_RUNS * rounds or (runs < MAX_RUNS * rounds and spent < BUDGET * rounds):
+        for i, server in enumerate((ours, theirs)):
+            took = server.seconds()
+            best[i], spent = min(best[i], took), spent + took
+        runs += 1
+    return best[0], best[1]
 
 
 def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
-    ours: dict = {}
-    theirs: dict = {}
-    moved: dict = {}  # bytes of operands and result
-    for _ in range(args.rounds):
-        rows = json_lines([f"{args.build}/tests/bench/bench_ops", str(args.threads)], env)
-        keep_minimum(ours, rows)
-        moved = {(row["op"], row["shape"], row["dtype"]): row["bytes"] for row in rows}
-        keep_minimum(theirs, json_lines([sys.executable, "ci/bench_torch.py", str(args.threads)], env))
+    wanted = [str(args.threads), *([args.op] if args.op else [])]
+    ours = Server([f"{args.build}/tests/bench/bench_ops", *wanted], env)
+    theirs = Server([sys.executable, "ci/bench_torch.py", *wanted], env)
     table = []
-    for (op, shape, dtype), seconds in sorted(ours.items()):
-        fp32 = ours.get((op, shape, "fp32"))
-        torch = theirs.get((op, shape, dtype))
-        table.append(
-            {
-                "op": op, "shape": shape, "dtype": dtype, "seconds": seconds, "torch": torch,
-                "ratio": torch / seconds if torch else None,
-                "of_own_fp32": fp32 / seconds if fp32 else None,
-                "gb_per_s": moved[op, shape, dtype] / seconds / 1e9,
-            }
-        )
+    while case := ours.case():
+        other = theirs.case()
+        if other is None or any(other[key] != case[key] for key in other):
+            sys.exit(f"bench_ops offers {case}, bench_torch.py {other}: the two lists differ")
+        seconds, torch = take_turns(ours, theirs, args.rounds)
+        for server in (ours, theirs):
+            server.send("next")
+        table.append(case | {"seconds": seconds, "torch": torch, "ratio": torch / seconds})
+    fp32 = {(row["op"], row["shape"]): row["seconds"] for row in table if row["dtype"] == "fp32"}
+    for row in table:
+        row["of_own_fp32"] = fp32[row["op"], row["shape"]] / row["seconds"]
+        row["gb_per_s"] = row["bytes"] / row["seconds"] / 1e9
     return table
 
 
@@ -185,6 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", choices=("ops", "sana", "sd3", "startup"))
+    parser.add_argument("--op", help="of the single ops this one alone, as `linear`")
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1")

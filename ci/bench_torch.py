@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
-"""Times PyTorch on the ops of tests/bench/bench_ops.c and prints the same lines.
+"""PyTorch on the ops of tests/bench/bench_ops.c, one run for each line that it is sent.
 
-bench_torch.py THREADS [OP] -> JSON lines {"op", "dtype", "shape", "seconds"}, the smallest of several runs. Tensors
-lie as the models hold them in PyTorch: pictures are NCHW. dtype "fp8" is a weight stored as float8_e4m3fn and cast
-to bfloat16 at each call, as Diffusers' layerwise casting does.
+bench_torch.py THREADS [OP] -> for each op, shape and dtype a JSON line {"op", "dtype", "shape"}; then "run" on stdin has
+it run and the seconds printed, and "next" goes on. Tensors lie as the models hold them in PyTorch: pictures are NCHW.
+dtype "fp8" is a weight stored as float8_e4m3fn and cast to bfloat16 at each call, as Diffusers' layerwise casting does.
 """
 
 import json
-import math
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
 
-BUDGET, MIN_RUNS, MAX_RUNS = 0.6, 3, 50
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -136,14 +134,13 @@ BENCHES = [
 ]
 
 
-def seconds_of(run):
-    best, start, runs = math.inf, time.perf_counter(), 0
-    while runs < MIN_RUNS or (runs < MAX_RUNS and time.perf_counter() - start < BUDGET):
+def serve(run, **case) -> None:
+    run()
+    print(json.dumps(case), flush=True)
+    while sys.stdin.readline() == "run\n":
         before = time.perf_counter()
         run()
-        best = min(best, time.perf_counter() - before)
-        runs += 1
-    return best
+        print(time.perf_counter() - before, flush=True)
 
 
 def main() -> None:
@@ -159,10 +156,9 @@ def main() -> None:
             p = [(torch.rand(s) * 2 - 1).to(dtype) for s in parameters]
             if name == "fp8":
                 p = [t.to(torch.float8_e4m3fn) for t in p]
-                seconds = seconds_of(lambda: run(*x, *(t.to(dtype) for t in p)))
+                serve(lambda: run(*x, *(t.to(dtype) for t in p)), op=op, dtype=name, shape=shape)
             else:
-                seconds = seconds_of(lambda: run(*x, *p))
-            print(json.dumps({"op": op, "dtype": name, "shape": shape, "seconds": seconds}), flush=True)
+                serve(lambda: run(*x, *p), op=op, dtype=name, shape=shape)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-/* Times ops on the shapes of real models:
+/* Runs ops on the shapes of real models, one run for each line that it is sent, so that ci/bench
+ * can take turns with PyTorch on the same case (ci/bench_torch.py speaks the same):
  *
  *     bench_ops THREADS [OP]
  *
  * prints one JSON line for each op (or for that one), shape and dtype: {"op", "dtype", "shape",
- * "seconds", "bytes"}, seconds being the smallest of several runs, bytes the size of operands and
- * result: "copy" shows how fast the memory moves them.  ci/bench_torch.py prints the same lines for
- * PyTorch.  dtype "fp8" is a weight stored as fp8_e4m3 in a module that computes in bf16. */
+ * "bytes"}, bytes being the size of operands and result: "copy" shows how fast the memory moves
+ * them.  Then a line "run" on stdin runs it and has the seconds printed; "next" goes on.  dtype
+ * "fp8" is a weight stored as fp8_e4m3 in a module that computes in bf16. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,7 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
-enum { MAX_OPERANDS = 4, MIN_RUNS = 3, MAX_RUNS = 50 };
-static const double budget = 0.6; /* seconds for one line, unless three runs take longer */
+enum { MAX_OPERANDS = 4 };
 
 typedef struct bench bench;
 
@@ -316,29 +316,27 @@ static double now(void)
 }
 
 /* bytes: of the result. */
+/* Seconds of one run; *bytes of its result. */
 static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t, size_t *bytes)
 {
-    double best = 1e30;
-    const double start = now();
+    const mp_mark mark = mp_open(c);
+    const double before = now();
+    const mp_tensor y = b->run(c, b, t);
+    const double took = now() - before;
 
-    for (int i = 0; i < MAX_RUNS && (i < MIN_RUNS || now() - start < budget); i++) {
-        const mp_mark mark = mp_open(c);
-        const double before = now();
-        *bytes = mp_nbytes(b->run(c, b, t));
-        const double took = now() - before;
-        best = took < best ? took : best;
-        mp_drop(c, mark);
-    }
     if (mp_failed(c))
         die(mp_ctx_error(c)->text);
-    return best;
+    *bytes = mp_nbytes(y);
+    mp_drop(c, mark);
+    return took;
 }
 
-static void measure(mp_ctx *c, const bench *b, const struct mode *m)
+static void serve(mp_ctx *c, const bench *b, const struct mode *m)
 {
     const mp_mark mark = mp_open(c);
     mp_tensor t[MAX_OPERANDS];
     size_t read = 0, written;
+    char line[16];
 
     for (int i = 0; i < MAX_OPERANDS; i++) {
         const mp_dtype store = b->operand[i].weight ? m->store : m->dtype;
@@ -347,11 +345,14 @@ static void measure(mp_ctx *c, const bench *b, const struct mode *m)
                    : MP_NONE;
         read += mp_given(t[i]) ? mp_nbytes(t[i]) : 0;
     }
-    const double seconds = seconds_of(c, b, t, &written);
-    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"seconds\": %.6g, "
-           "\"bytes\": %zu}\n",
-           b->op, m->name, b->shape, seconds, read + written);
+    seconds_of(c, b, t, &written); /* scratch is there, and the weights are read, from now on */
+    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"bytes\": %zu}\n", b->op,
+           m->name, b->shape, read + written);
     fflush(stdout);
+    while (fgets(line, sizeof line, stdin) && !strcmp(line, "run\n")) {
+        printf("%.9f\n", seconds_of(c, b, t, &written));
+        fflush(stdout);
+    }
     mp_drop(c, mark);
 }
 
@@ -368,6 +369,6 @@ int main(int argc, char **argv)
         for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
             if ((modes[m].store == modes[m].dtype || benches[i].run == linear) &&
                 (argc < 3 || !strcmp(argv[2], benches[i].op)))
-                measure(c, &benches[i], &modes[m]);
+                serve(c, &benches[i], &modes[m]);
     mp_device_close(c);
 }
