@@ -421,7 +421,28 @@ static void flash_task(void *arg, int64_t task, int worker)
     store_head(p, f.out, f.b * p->sq + q0, m, f.head);
 }
 
-/* transformers' eager form: whole rows of scores, rounded after each step. */
+/* Beyond so much, a score is not taken to be harmless: fp16's lowest value, which masks, is 65
+ * times as far. */
+static const float eager_far = 1000.0f;
+
+/* How many keys of a row have weight.  Behind the last one that a query attends to, a mask leaves
+ * scores whose exp is exactly 0 beside that key's, unless there are NaN or enormous ones. */
+static int64_t eager_keys(const softmax_args *p, const float *s, const float *mask, int64_t query)
+{
+    int64_t n = keys_end(p, query);
+    int far = 0;
+
+    while (mask && n && mask[n - 1] <= p->lowest)
+        n--;
+    if (n <= keys_begin(p, query) || (mask && mask[n - 1] != 0.0f))
+        return p->sk;
+    for (int64_t j = 0; j < p->sk; j++)
+        far |= !(fabsf(s[j] * p->scale) <= eager_far);
+    return far ? p->sk : n;
+}
+
+/* transformers' eager form: whole rows of scores, rounded after each step; bit for bit those of all
+ * keys, of which a bias (T5's, which masks nothing) needs all. */
 static void eager_row(const softmax_args *p, float *s, const float *bias, const float *mask,
                       int64_t query)
 {
@@ -429,39 +450,41 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
     const mp_dtype d = p->q.dtype;
     const float cap = p->o->softcap;
     const int64_t begin = keys_begin(p, query), end = keys_end(p, query);
+    const int64_t n = bias ? p->sk : eager_keys(p, s, mask, query);
 
-    vec_round(d, mode, s, p->sk);
-    for (int64_t j = 0; j < p->sk; j++)
+    vec_round(d, mode, s, n);
+    for (int64_t j = 0; j < n; j++)
         s[j] = s[j] * p->scale;
-    vec_round(d, mode, s, p->sk);
+    vec_round(d, mode, s, n);
     if (cap > 0.0f) {
-        for (int64_t j = 0; j < p->sk; j++)
+        for (int64_t j = 0; j < n; j++)
             s[j] = s[j] / cap;
-        vec_round(d, mode, s, p->sk);
-        for (int64_t j = 0; j < p->sk; j++)
+        vec_round(d, mode, s, n);
+        for (int64_t j = 0; j < n; j++)
             s[j] = vec_tanh(s[j]);
-        vec_round(d, mode, s, p->sk);
-        for (int64_t j = 0; j < p->sk; j++)
+        vec_round(d, mode, s, n);
+        for (int64_t j = 0; j < n; j++)
             s[j] = s[j] * cap;
-        vec_round(d, mode, s, p->sk);
+        vec_round(d, mode, s, n);
     }
     if (bias) {
-        for (int64_t j = 0; j < p->sk; j++)
+        for (int64_t j = 0; j < n; j++)
             s[j] = s[j] + bias[j];
-        vec_round(d, mode, s, p->sk);
+        vec_round(d, mode, s, n);
     }
     if (mask || p->o->causal) {
-        for (int64_t j = 0; j < p->sk; j++)
+        for (int64_t j = 0; j < n; j++)
             s[j] = s[j] + (j >= begin && j < end ? (mask ? mask[j] : 0.0f) : p->lowest);
-        vec_round(d, mode, s, p->sk);
+        vec_round(d, mode, s, n);
     }
-    const float top = vec_max(s, p->sk);
-    for (int64_t j = 0; j < p->sk; j++)
+    const float top = vec_max(s, n);
+    for (int64_t j = 0; j < n; j++)
         s[j] = vec_exp(s[j] - top);
-    const float sum_ = vec_sum(s, p->sk);
-    for (int64_t j = 0; j < p->sk; j++)
+    const float sum_ = vec_sum(s, n);
+    for (int64_t j = 0; j < n; j++)
         s[j] = s[j] / sum_;
-    vec_round(d, mode, s, p->sk);
+    vec_round(d, mode, s, n);
+    memset(s + n, 0, (size_t)(p->sk - n) * sizeof *s);
 }
 
 typedef struct eager_state {

@@ -275,6 +275,45 @@ static void test_attention__a_nan_query_gives_a_nan_row(void **state)
     }
 }
 
+/* Eager attention of five tokens, the last two of them masked: y. */
+static mp_tensor masked_of(mp_ctx *c, mp_dtype d, float last)
+{
+    const float lowest = -(float)mp_dtype_max(d), mask[] = {0, 0, 0, lowest, lowest};
+    const mp_tensor q = product_integers(c, product_as(d), 1, 3, MP_DIMS(1, 5, 4));
+    const mp_tensor v = product_integers(c, product_as(d), 3, 3, MP_DIMS(1, 5, 4));
+    float keys[20];
+
+    for (int i = 0; i < 20; i++)
+        keys[i] = i < 16 ? product_integer(i, 2) : last;
+    return mp_attn_softmax(c, q, mp_test_floats(c, d, 3, MP_DIMS(1, 5, 4), keys), v,
+                           (mp_attn_opts){.heads = 1,
+                                          .scale = 1,
+                                          .softcap = 50,
+                                          .causal = true,
+                                          .mask = mp_test_floats(c, d, 2, MP_DIMS(1, 5), mask),
+                                          .rounding = MP_ATTN_EAGER});
+}
+
+/* Keys behind the mask are only left out where that shows in nothing: large scores there have no
+ * weight either, the long way, and a NaN reaches every row. */
+static void test_attention__eager_leaves_out_no_nan_behind_the_mask(void **state)
+{
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 1);
+        for (int d = MP_F32; d <= MP_BF16; d++) {
+            const mp_tensor usual = masked_of(c, (mp_dtype)d, 1);
+            const mp_tensor large = masked_of(c, (mp_dtype)d, 3000);
+            const mp_tensor nan = masked_of(c, (mp_dtype)d, NAN);
+            mp_test_ok(c);
+            mp_test_same(large, usual);
+            for (int64_t i = 0; i < mp_numel(nan); i++)
+                assert_true(isnan(product_at(nan, i)) && isfinite(product_at(usual, i)));
+        }
+        mp_device_close(c);
+    }
+}
+
 /* SANA and MULTISCALE of the script. */
 static const int64_t linears[][4] = {{2, 7, 3, 5}, {1, 300, 2, 3}, {1, 1, 1, 32}, {1, 513, 1, 3}};
 static const int64_t multiscales[][5] = {
@@ -540,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_attention__sdpa_adds_a_mask_in_fp32_as_it_is),
         cmocka_unit_test(test_attention__sdpa_without_a_visible_key_is_zero),
         cmocka_unit_test(test_attention__a_nan_query_gives_a_nan_row),
+        cmocka_unit_test(test_attention__eager_leaves_out_no_nan_behind_the_mask),
         cmocka_unit_test(test_attention__linear_and_multiscale_forms_are_float64s_rounded),
         cmocka_unit_test(test_attention__without_the_cast_back_v_meets_fp32_scores),
         cmocka_unit_test(test_attention__thread_counts_give_the_same_bits),
