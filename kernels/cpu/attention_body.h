@@ -44,31 +44,6 @@ static inline panel_vec attn_round_f16(panel_vec v)
 
 #else
 
-enum { PANEL_LANES = 4 };
-typedef float panel_vec __attribute__((vector_size(4 * PANEL_LANES)));
-
-static inline panel_vec panel_load(const float *x)
-{
-    panel_vec v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-static inline void panel_store(float *x, panel_vec v)
-{
-    memcpy(x, &v, sizeof v);
-}
-
-static inline panel_vec panel_fill(float x)
-{
-    return x - (panel_vec){0};
-}
-
-static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
-{
-    return a * b + sum;
-}
-
 /* b where either is a NaN, as x86 has it. */
 static inline panel_vec attn_larger(panel_vec a, panel_vec b)
 {
