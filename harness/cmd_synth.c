@@ -200,21 +200,31 @@ static mp_code write_checkpoint(const command *c, const char *folder, mp_error *
     return err->code;
 }
 
+/* The folders above the checkpoint's. */
+static mp_code make_above(const command *c, const char *dir, mp_error *err)
+{
+    const char *const slash = strrchr(dir, '/');
+
+    return slash && slash != dir
+               ? mp_make_folders(mp_arena_printf(c->arena, "%.*s", (int)(slash - dir), dir), err)
+               : MP_OK;
+}
+
 /* Beside its final place, and gone if anything fails. */
 static mp_code make(const command *c, mp_error *err)
 {
     const size_t n = strlen(c->dir);
-    char *const folder = mp_arena_printf(c->arena, "%.*s.part-XXXXXX",
-                                         (int)(n > 1 && c->dir[n - 1] == '/' ? n - 1 : n), c->dir);
+    const char *const dir =
+        mp_arena_printf(c->arena, "%.*s", (int)(n > 1 && c->dir[n - 1] == '/' ? n - 1 : n), c->dir);
+    char *const folder = mp_arena_printf(c->arena, "%s.part-XXXXXX", dir);
 
-    if (check_preset(c, err) || mp_check_target(c->dir, c->force, err))
+    if (check_preset(c, err) || mp_check_target(c->dir, c->force, err) || make_above(c, dir, err))
         return err->code;
     signal(SIGINT, mp_synth_interrupt);
     signal(SIGTERM, mp_synth_interrupt);
     if (!mkdtemp(folder))
         return mp_error_set(err, MP_EIO,
-                            "%s: cannot be made (%s); check that the folder above it exists and is "
-                            "writable",
+                            "%s: cannot be made (%s); check that the folder above it is writable",
                             c->dir, strerror(errno));
     chmod(folder, 0755); /* mkdtemp's is private */
     if (write_checkpoint(c, folder, err))

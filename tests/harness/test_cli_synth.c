@@ -238,9 +238,8 @@ static void test_synth__names_a_folder_that_cannot_be_made(void **state)
 {
     cli *c = *state;
 
-    refuse(c, 3, "sana-mid no/such/folder",
-           "no/such/folder: cannot be made (No such file or directory); check that the folder "
-           "above it exists and is writable");
+    refuse(c, 3, "sana-mid /proc/no/such",
+           "/proc/no: the folder cannot be made: No such file or directory");
     cli_run(c, "touch file && " SYNTH "sana-mid file/x");
     cli_assert_status(c, 3);
     cli_assert_has(c->err, "file/x: cannot be made (Not a directory)");
