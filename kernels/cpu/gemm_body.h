@@ -8,14 +8,13 @@
  * threads. */
 
 enum {
-    GEMM_K = 256,        /* words of k in a chunk */
-    GEMM_ROWS = 256,     /* rows in a task, and */
-    GEMM_COLUMNS = 512,  /* columns of strips, at most */
-    GEMM_TASKS = 16,     /* smaller tasks where there would be fewer */
-    GEMM_SLAB = 1 << 20, /* words of a slab */
-    GEMM_ALONE =
-        1 << 18,     /* below so many products, waking another thread costs more than it saves */
-    GEMM_PACKED = 32 /* products that packing a word is worth */
+    GEMM_K = 256,         /* words of k in a chunk */
+    GEMM_ROWS = 256,      /* rows in a task, and */
+    GEMM_COLUMNS = 512,   /* columns of strips, at most */
+    GEMM_TASKS = 16,      /* smaller tasks where there would be fewer */
+    GEMM_SLAB = 1 << 20,  /* words of a slab */
+    GEMM_ALONE = 1 << 18, /* products below which no other thread is woken */
+    GEMM_PACKED = 32      /* products that packing a word is worth */
 };
 
 typedef struct gemm_args gemm_args;
