@@ -327,6 +327,7 @@ static void matrix_pack_task(void *arg, int64_t task, int worker)
             continue;
         }
         gemm_read(p, &m->right, group, s.row, s.count, &c, rows, ld);
+        panel_clear(rows, ld, s.count, words);
         panel_transpose(rows, ld, PANEL_N, words, to + c.at, PANEL_N);
     }
 }

@@ -470,6 +470,15 @@ static void panel_transpose(const float *rows, int64_t ld, int64_t n, int64_t k,
             to[p * to_ld + j] = rows[j * ld + p];
 }
 
+/* Rows [count, PANEL_N) become zero: they enter no result, but what the scratch held before may be
+ * denormal as floats, as pairs of bf16 are, and make each of the CPU's steps a hundred times as
+ * long. */
+static void panel_clear(float *rows, int64_t ld, int64_t count, int64_t k)
+{
+    for (int64_t i = count; i < PANEL_N; i++)
+        memset(rows + i * ld, 0, (size_t)k * sizeof *rows);
+}
+
 /* Whether rows of k stored values, `stride` values apart, can be read as words where they lie. */
 static bool panel_in_place(bool pairs, mp_dtype store, const void *from, int64_t stride, int64_t k)
 {
@@ -498,6 +507,7 @@ static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int
         for (int64_t i = 0; i < count; i++)
             panel_read(pairs, store, first + (size_t)(i * stride) * size, rows + i * ld, 0, k);
         panel_fill_up(pairs, rows, ld, count, k, words);
+        panel_clear(rows, ld, count, words);
         panel_transpose(rows, ld, PANEL_N, words, b + j * words, PANEL_N);
     }
 }
@@ -546,7 +556,10 @@ static void panel_pack_rows(bool pairs, mp_dtype store, const void *from, int64_
         return;
     }
     for (int64_t p = 0; p < k; p++)
-        for (int64_t j = 0; j < n; j += PANEL_N)
-            vec_widen(store, (const char *)from + (size_t)(p * stride + j) * size,
-                      b + j * k + p * PANEL_N, vec_min(PANEL_N, n - j));
+        for (int64_t j = 0; j < n; j += PANEL_N) {
+            float *row = b + j * k + p * PANEL_N;
+            const int64_t m = vec_min(PANEL_N, n - j);
+            vec_widen(store, (const char *)from + (size_t)(p * stride + j) * size, row, m);
+            memset(row + m, 0, (size_t)(PANEL_N - m) * sizeof *row); /* as panel_clear */
+        }
 }
