@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "harness/commands.h"
@@ -15,6 +14,7 @@
 #include "harness/synth.h"
 #include "harness/synth_folder.h"
 #include "harness/yaml_node.h"
+#include "kernels/core/ctx.h"
 #include "results/table.h"
 
 static const double GB = 1e9;
@@ -145,14 +145,6 @@ static mp_code prepare(const command *c, const char *preset, const char *folder,
 
 /* ---- writing ---- */
 
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void add_row(mp_table *t, const char *name, int64_t parameters, uint64_t bytes, int files)
 {
     mp_table_add(t, "%s", name);
@@ -181,7 +173,7 @@ static mp_code write_checkpoint(const command *c, const char *folder, mp_error *
 {
     static const char *const heads[] = {"component", "M parameters>", "GB>", "files>"};
     mp_synth_model model;
-    const double begin = now();
+    const uint64_t begin = mp_now_ns();
 
     if (prepare(c, c->preset, folder, &model, err) || check_storage(c, &model, err) ||
         mp_check_space(folder, c->dir, model.bytes, err))
@@ -190,7 +182,7 @@ static mp_code write_checkpoint(const command *c, const char *folder, mp_error *
     if (!t)
         return mp_error_set(err, MP_ENOMEM, "no memory for the table");
     if (!write_parts(c, &model, folder, t, err) && !mp_put_in_place(folder, c->dir, err)) {
-        const double seconds = now() - begin;
+        const double seconds = 1e-9 * (double)(mp_now_ns() - begin);
         mp_table_print(t, MP_TEXT, 0, stdout);
         printf("%s: %s of %s, seed %llu, written in %.1f s (%.2f GB/s)\n", c->dir,
                model.pipeline->name, c->dtype_name, (unsigned long long)c->options.seed, seconds,

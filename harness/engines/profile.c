@@ -11,7 +11,7 @@ enum { MAX_ROWS = 4096, SLOTS = 2 * MAX_ROWS, MAX_STAGES = 8, SHORTCUTS = 4096 }
 typedef struct place {
     const char *stage, *module, *op;
     mp_dtype dtype;
-    uint32_t hash;
+    uint64_t hash;
 } place;
 
 typedef struct row {
@@ -35,14 +35,6 @@ struct mp_profile {
     row rest[MAX_STAGES];  /* of each stage: what has no row of its own */
     int rest_count;
 };
-
-/* FNV-1a */
-static uint32_t add_hash(uint32_t hash, const char *text)
-{
-    for (; *text; text++)
-        hash = (hash ^ (unsigned char)*text) * 16777619u;
-    return hash;
-}
 
 /* module with '*' for the parts that are numbers, into text [MP_ERROR_MODULE]. */
 static void collapse(const char *module, char *text)
@@ -102,7 +94,7 @@ static row *rest_of(mp_profile *p, const char *stage)
 
 static row *row_of(mp_profile *p, const place *at)
 {
-    uint32_t slot = at->hash % SLOTS;
+    uint64_t slot = at->hash % SLOTS;
 
     for (; p->slots[slot]; slot = (slot + 1) % SLOTS)
         if (same_place(&p->rows[p->slots[slot] - 1].place, at))
@@ -135,22 +127,25 @@ static uint64_t mix(uint64_t hash, const char *text)
     return hash;
 }
 
+static uint64_t hash_of(mp_dtype dtype, const char *op, const char *stage, const char *module)
+{
+    return mix(mix(mix(1 + (uint64_t)dtype, op), stage), module);
+}
+
 static row *find_row(mp_profile *p, const mp_op_event *event)
 {
     char module[MP_ERROR_MODULE];
     place at = {.stage = p->stage, .module = module, .op = event->op, .dtype = event->y->dtype};
 
     collapse(event->module, module);
-    at.hash =
-        add_hash(add_hash(add_hash(2166136261u, module), at.op), at.stage) ^ (uint32_t)at.dtype;
+    at.hash = hash_of(at.dtype, at.op, at.stage, module);
     return row_of(p, &at);
 }
 
 static void on_output(void *user, const mp_op_event *event)
 {
     mp_profile *p = user;
-    const uint64_t hash =
-        mix(mix(mix(1 + (uint64_t)event->y->dtype, event->op), p->stage), event->module);
+    const uint64_t hash = hash_of(event->y->dtype, event->op, p->stage, event->module);
     shortcut *s = &p->shortcuts[hash % SHORTCUTS];
 
     if (!s->row || s->hash != hash)

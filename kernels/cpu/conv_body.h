@@ -170,18 +170,11 @@ static void picture_turn(const conv_picture *m, int64_t pixel, int64_t n, int64_
 {
     const gemm_args *p = &m->p;
     const mp_tensor *x = &m->v->x;
-    const size_t size = mp_dtype_size(x->store);
-    const char *from = (const char *)x->data + (size_t)(pixel * m->v->c + first) * size;
-    const int64_t words = panel_k(p->pairs, k), ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
+    const int64_t at = pixel * m->v->c + first;
 
-    if (n % PANEL_TURN == 0 && panel_in_place(p->pairs, x->store, from, m->v->c, k)) {
-        panel_transpose((const float *)from, p->pairs ? m->v->c / 2 : m->v->c, n, words, to, p->ld);
-        return;
-    }
-    for (int64_t i = 0; i < n; i++)
-        panel_read(p->pairs, x->store, from + (size_t)(i * m->v->c) * size, rows + i * ld, 0, k);
-    panel_fill_up(p->pairs, rows, ld, n, k, words);
-    panel_transpose(rows, ld, panel_up(n, PANEL_TURN), words, to, p->ld);
+    panel_turn_rows(
+        p->pairs, x->store, (const char *)x->data + (size_t)at * mp_dtype_size(x->store), m->v->c,
+        n, panel_up(n, PANEL_TURN), k, rows, gemm_ld(panel_k(p->pairs, p->chunk_k)), to, p->ld);
 }
 
 /* One row of the picture, [words, ld], zero where there is no pixel. */

@@ -110,11 +110,6 @@ static const char *gemm_at(const gemm_operand *o, int64_t group, int64_t row, in
            (size_t)(group * o->group + row * o->stride + from) * mp_dtype_size(o->t.store);
 }
 
-static bool gemm_in_place(const gemm_args *p, const gemm_operand *o, const void *at, int64_t k)
-{
-    return !o->read && panel_in_place(p->pairs, o->t.store, at, o->stride, k);
-}
-
 /* A chunk of n rows as words, ld apart. */
 static void gemm_read(const gemm_args *p, const gemm_operand *o, int64_t group, int64_t row,
                       int64_t n, const gemm_chunk *c, float *to, int64_t ld)
@@ -136,8 +131,8 @@ static const float *gemm_left(const gemm_args *p, const gemm_room *r, int64_t gr
     const gemm_operand *o = &p->left;
     const char *at = gemm_at(o, group, row, c->from);
 
-    if (gemm_in_place(p, o, at, c->k) && n == panel_m(p->pairs, n) &&
-        (size_t)o->stride * mp_dtype_size(o->t.store) % 4096) {
+    if (!o->read && panel_in_place(p->pairs, o->t.store, at, o->stride, c->k) &&
+        n == panel_m(p->pairs, n) && (size_t)o->stride * mp_dtype_size(o->t.store) % 4096) {
         *ld = p->pairs ? o->stride / 2 : o->stride;
         return (const float *)at;
     }
@@ -320,14 +315,13 @@ static void matrix_pack_task(void *arg, int64_t task, int worker)
     for (int64_t i = 0; i < p->chunks; i++) {
         const gemm_chunk c = matrix_chunk(p, i);
         const int64_t words = panel_k(p->pairs, c.k);
-        const char *at = gemm_at(&m->right, group, s.row, c.from);
-        if (s.count == PANEL_N && gemm_in_place(p, &m->right, at, c.k)) {
-            panel_transpose((const float *)at, p->pairs ? m->right.stride / 2 : m->right.stride,
-                            PANEL_N, words, to + c.at, PANEL_N);
+        if (!m->right.read) {
+            panel_turn_rows(p->pairs, m->right.t.store, gemm_at(&m->right, group, s.row, c.from),
+                            m->right.stride, s.count, PANEL_N, c.k, rows, ld, to + c.at, PANEL_N);
             continue;
         }
         gemm_read(p, &m->right, group, s.row, s.count, &c, rows, ld);
-        panel_clear(rows, ld, s.count, words);
+        panel_clear(rows, ld, s.count, PANEL_N, words);
         panel_transpose(rows, ld, PANEL_N, words, to + c.at, PANEL_N);
     }
 }

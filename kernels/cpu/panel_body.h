@@ -170,13 +170,20 @@ static inline __attribute__((always_inline)) void panel_rows(bool pairs, int vec
     panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy);
 }
 
+static inline __attribute__((always_inline)) void
+panel_vectors(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+              int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+{
+    if (columns == PANEL_N)
+        panel_rows(pairs, 2, a, lda, b, ldb, m, k, add, y, ldy);
+    else
+        panel_rows(pairs, 1, a, lda, b, ldb, m, k, add, y, ldy);
+}
+
 static void panel_floats(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
                          int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
 {
-    if (columns == PANEL_N)
-        panel_rows(false, 2, a, lda, b, ldb, m, k, add, y, ldy);
-    else
-        panel_rows(false, 1, a, lda, b, ldb, m, k, add, y, ldy);
+    panel_vectors(false, a, lda, b, ldb, m, columns, k, add, y, ldy);
 }
 
 #if defined(__AMX_BF16__)
@@ -287,10 +294,7 @@ static void panel_close(void)
 static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
                         int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
 {
-    if (columns == PANEL_N)
-        panel_rows(true, 2, a, lda, b, ldb, m, k, add, y, ldy);
-    else
-        panel_rows(true, 1, a, lda, b, ldb, m, k, add, y, ldy);
+    panel_vectors(true, a, lda, b, ldb, m, columns, k, add, y, ldy);
 }
 
 #endif
@@ -470,12 +474,12 @@ static void panel_transpose(const float *rows, int64_t ld, int64_t n, int64_t k,
             to[p * to_ld + j] = rows[j * ld + p];
 }
 
-/* Rows [count, PANEL_N) become zero: they enter no result, but what the scratch held before may be
+/* Rows [count, all) become zero: they enter no result, but what the scratch held before may be
  * denormal as floats, as pairs of bf16 are, and make each of the CPU's steps a hundred times as
  * long. */
-static void panel_clear(float *rows, int64_t ld, int64_t count, int64_t k)
+static void panel_clear(float *rows, int64_t ld, int64_t count, int64_t all, int64_t k)
 {
-    for (int64_t i = count; i < PANEL_N; i++)
+    for (int64_t i = count; i < all; i++)
         memset(rows + i * ld, 0, (size_t)k * sizeof *rows);
 }
 
@@ -488,28 +492,39 @@ static bool panel_in_place(bool pairs, mp_dtype store, const void *from, int64_t
                  : store == MP_F32;
 }
 
+/* n rows of k stored values, `stride` values apart, become columns of words whose neighbours in k
+ * lie to_ld apart, filled up to `columns`, a multiple of PANEL_TURN.  `rows` [columns, ld] is room
+ * to work in. */
+static void panel_turn_rows(bool pairs, mp_dtype store, const void *from, int64_t stride, int64_t n,
+                            int64_t columns, int64_t k, float *rows, int64_t ld, float *to,
+                            int64_t to_ld)
+{
+    const size_t size = mp_dtype_size(store);
+    const int64_t words = panel_k(pairs, k);
+
+    if (n == columns && panel_in_place(pairs, store, from, stride, k)) {
+        panel_transpose(from, pairs ? stride / 2 : stride, columns, words, to, to_ld);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        panel_read(pairs, store, (const char *)from + (size_t)(i * stride) * size, rows + i * ld, 0,
+                   k);
+    panel_fill_up(pairs, rows, ld, n, k, words);
+    panel_clear(rows, ld, n, columns, words);
+    panel_transpose(rows, ld, columns, words, to, to_ld);
+}
+
 /* b [k, n] from its columns: n rows of k stored values that lie `stride` values apart.  `rows`
  * [PANEL_N, ld] is room to work in. */
 static void panel_pack_columns(bool pairs, mp_dtype store, const void *from, int64_t stride,
                                int64_t n, int64_t k, float *rows, int64_t ld, float *b)
 {
     const size_t size = mp_dtype_size(store);
-    const int64_t words = panel_k(pairs, k), row = pairs ? stride / 2 : stride;
-    const bool in_place = panel_in_place(pairs, store, from, stride, k);
+    const int64_t words = panel_k(pairs, k);
 
-    for (int64_t j = 0; j < n; j += PANEL_N) {
-        const int64_t count = vec_min(PANEL_N, n - j);
-        const char *first = (const char *)from + (size_t)(j * stride) * size;
-        if (in_place && count == PANEL_N) {
-            panel_transpose((const float *)first, row, PANEL_N, words, b + j * words, PANEL_N);
-            continue;
-        }
-        for (int64_t i = 0; i < count; i++)
-            panel_read(pairs, store, first + (size_t)(i * stride) * size, rows + i * ld, 0, k);
-        panel_fill_up(pairs, rows, ld, count, k, words);
-        panel_clear(rows, ld, count, words);
-        panel_transpose(rows, ld, PANEL_N, words, b + j * words, PANEL_N);
-    }
+    for (int64_t j = 0; j < n; j += PANEL_N)
+        panel_turn_rows(pairs, store, (const char *)from + (size_t)(j * stride) * size, stride,
+                        vec_min(PANEL_N, n - j), PANEL_N, k, rows, ld, b + j * words, PANEL_N);
 }
 
 /* A bf16 in a word, which is read as a float again. */

@@ -1,35 +1,32 @@
 /* Loops that do nothing but multiply and add, in registers: how fast this instruction set can be.
  * Each returns the FLOPs it did.  Included by kernels/cpu/isa.c only. */
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-
-#if defined(__AVX512F__)
-typedef __m512 peak_vec;
-#define PEAK_FMA(a, b, sum) _mm512_fmadd_ps(a, b, sum)
-#else
-typedef __m256 peak_vec;
-#define PEAK_FMA(a, b, sum) _mm256_fmadd_ps(a, b, sum)
-#endif
+#if defined(__AVX2__)
 
 /* Two units of four cycles are busy with eight sums; these are as many as registers allow. */
-enum { PEAK_SUMS = 12, PEAK_LANES = sizeof(peak_vec) / sizeof(float) };
+enum { PEAK_SUMS = 12 };
 
 /* Keeps what a loop computes in registers, and the compiler from computing less. */
 #define PEAK_USE(v) __asm__ volatile("" : "+x"(v))
 
-static int64_t peak_fma(int64_t turns)
+static inline __attribute__((always_inline)) int64_t peak_sums(bool pairs, int64_t turns)
 {
-    peak_vec sum[PEAK_SUMS] = {0}, a = {0}, b = {0};
+    panel_vec sum[PEAK_SUMS] = {0}, a = {0}, b = {0};
 
     PEAK_USE(a);
     PEAK_USE(b);
     for (int64_t t = 0; t < turns; t++)
 #pragma GCC unroll 12
         for (int i = 0; i < PEAK_SUMS; i++) {
-            sum[i] = PEAK_FMA(a, b, sum[i]);
+            sum[i] = pairs ? panel_dot(a, b, sum[i]) : panel_fma(a, b, sum[i]);
             PEAK_USE(sum[i]);
         }
-    return turns * PEAK_SUMS * PEAK_LANES * 2;
+    return turns * PEAK_SUMS * PANEL_LANES * (pairs ? 4 : 2);
+}
+
+static int64_t peak_fma(int64_t turns)
+{
+    return peak_sums(false, turns);
 }
 
 #else
@@ -78,17 +75,7 @@ static int64_t peak_pairs(int64_t turns)
 
 static int64_t peak_pairs(int64_t turns)
 {
-    peak_vec sum[PEAK_SUMS] = {0}, a = {0}, b = {0};
-
-    PEAK_USE(a);
-    PEAK_USE(b);
-    for (int64_t t = 0; t < turns; t++)
-#pragma GCC unroll 12
-        for (int i = 0; i < PEAK_SUMS; i++) {
-            sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)a, (__m512bh)b);
-            PEAK_USE(sum[i]);
-        }
-    return turns * PEAK_SUMS * PEAK_LANES * 4;
+    return peak_sums(true, turns);
 }
 
 #else
