@@ -5,38 +5,21 @@
 #include <string.h>
 
 #include "kernels/core/memory.h"
+#include "results/metric_kind.h"
 #include "results/statistics.h"
 
 const char *const mp_verdict_names[MP_VERDICTS] = {"same",  "better",  "worse",
                                                    "noise", "too few", "incomparable"};
 
-static const double ALPHA = 0.05;        /* of the rank test */
-static const double TIME_EFFECT = 0.02;  /* below that a proved difference matters to nobody */
-static const double BYTES_EFFECT = 0.02; /* pages come and go from run to run */
-static const double WORKER_EFFECT =
-    0.05; /* with an interpreter and its allocator, measured: 0.03 */
+static const double ALPHA = 0.05; /* of the rank test */
 /* Two right implementations round in different places, and so drift by different amounts: measured
  * ratios of one picture are 0.76 to 1.48.  PyTorch's own accuracy check allows a factor of 2. */
 static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
-/* Threads that wait for each other spin, a little more or less each time. */
-static const double INSTRUCTIONS_EFFECT = 0.02;
-/* Of callgrind's count, whose unit is Ir: measured, two runs are 1e-5 apart. */
-static const double EXACT_EFFECT = 1e-4;
-static const double BYTES_FLOOR = 1; /* MiB: two equal runs of a small model differ by 0.4 */
-
-static bool higher_is_better(const char *metric)
+static bool higher_is_better(const mp_judgement *j)
 {
-    return !strcmp(metric, "psnr_db") || !strcmp(metric, "ssim") || !strcmp(metric, "cosine");
-}
-
-/* Context, not quality: shown by `mpbench show`, not compared. */
-static bool context_only(const char *metric)
-{
-    return !strncmp(metric, "floor_", 6) || !strncmp(metric, "weights_", 8) ||
-           !strcmp(metric, "idle_mib") || !strcmp(metric, "cast_seconds") ||
-           !strcmp(metric, "cycles") || !strcmp(metric, "cache_misses");
+    return mp_metric_kind_of(j->metric, j->unit, "").higher_is_better;
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -81,7 +64,8 @@ static mp_code load_metrics(mp_store *s, const mp_cell_pair *pair, const char *m
     if (!err->code)
         mp_db_bind(s, q, err, "iit", pair->a->id, pair->b->id, metric);
     while (!err->code && !mp_db_step(s, q, &row, err) && row) {
-        if (!metric && context_only(mp_db_text(q, 0)))
+        if (!metric &&
+            mp_metric_kind_of(mp_db_text(q, 0), mp_db_text(q, 1), "").class == MP_METRIC_CONTEXT)
             continue;
         mp_judgement *j = add(out, err);
         if (!j)
@@ -131,21 +115,21 @@ static mp_verdict direction(const mp_judgement *j)
         return isnan(j->a) && isnan(j->b) ? MP_SAME : MP_INCOMPARABLE;
     if (j->a == j->b)
         return MP_SAME;
-    return (j->b > j->a) == higher_is_better(j->metric) ? MP_BETTER : MP_WORSE;
+    return (j->b > j->a) == higher_is_better(j) ? MP_BETTER : MP_WORSE;
 }
 
 /* The drift behind a metric, so that all have one margin: of ssim and cosine the square is linear
  * in 1 - x, of PSNR it is in decibels. */
-static double drift_of(const char *metric, double value)
+static double drift_of(const mp_judgement *j, double value)
 {
-    if (!strcmp(metric, "psnr_db"))
+    if (!strcmp(j->metric, "psnr_db"))
         return pow(10, -value / 20);
-    return higher_is_better(metric) ? sqrt(fmax(1 - value, 0)) : value;
+    return higher_is_better(j) ? sqrt(fmax(1 - value, 0)) : value;
 }
 
 static bool within_margin(const mp_judgement *j)
 {
-    const double a = drift_of(j->metric, j->a), b = drift_of(j->metric, j->b);
+    const double a = drift_of(j, j->a), b = drift_of(j, j->b);
 
     return a > 0 && b > 0 && a <= DRIFT_MARGIN * b && b <= DRIFT_MARGIN * a;
 }
@@ -154,8 +138,7 @@ static bool within_fp32(const mp_judgement *j)
 {
     const double limit = !strcmp(j->metric, "latent_rel_l2") ? FP32_LATENTS : FP32_PICTURE;
 
-    return strcmp(j->metric, "seam") && drift_of(j->metric, j->a) <= limit &&
-           drift_of(j->metric, j->b) <= limit;
+    return strcmp(j->metric, "seam") && drift_of(j, j->a) <= limit && drift_of(j, j->b) <= limit;
 }
 
 /* Drift is deterministic on one machine: any difference is one, but for what lies within the noise
@@ -199,7 +182,7 @@ static int64_t enough(void)
     return n;
 }
 
-static void judge_samples(mp_judgement *j, int64_t n, int64_t m)
+static void judge_samples(mp_judgement *j, double effect, int64_t n, int64_t m)
 {
     const long long least = (long long)enough();
 
@@ -215,19 +198,20 @@ static void judge_samples(mp_judgement *j, int64_t n, int64_t m)
     } else if (j->verdict == MP_BETTER || j->verdict == MP_WORSE) {
         if (j->p > ALPHA)
             j->verdict = MP_NOISE;
-        else if (fabs(j->b / j->a - 1) < TIME_EFFECT)
+        else if (fabs(j->b / j->a - 1) < effect)
             j->verdict = MP_SAME;
     }
 }
 
-static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, mp_judgement *j, mp_error *err)
+static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, double effect, mp_judgement *j,
+                          mp_error *err)
 {
     double *a = NULL, *b = NULL;
     int64_t n = 0, m = 0;
 
     if (!load_samples(s, pair->a->id, &a, &n, err) && !load_samples(s, pair->b->id, &b, &m, err)) {
         j->p = mp_mann_whitney(a, n, b, m);
-        judge_samples(j, n, m);
+        judge_samples(j, effect, n, m);
     }
     mp_free(a);
     mp_free(b);
@@ -292,23 +276,22 @@ static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool
                      mp_judgement *j, mp_error *err)
 {
     const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
-    const bool native = !strcmp(pair->a->engine, "native") && !strcmp(pair->b->engine, "native");
-    const bool counted = !strcmp(j->metric, "instructions");
-    const bool exact = !strncmp(j->unit, "Ir", 2);
-    const bool of_machine = (counted && !exact) || !strcmp(j->unit, "s") || !strcmp(j->unit, "MiB");
+    const bool native_a = !strcmp(pair->a->engine, "native");
+    const mp_metric_kind kind =
+        mp_metric_kind_of(j->metric, j->unit, native_a ? pair->b->engine : pair->a->engine);
+    const bool of_machine = kind.class != MP_METRIC_EXACT && kind.class != MP_METRIC_CONTEXT &&
+                            strncmp(j->unit, "Ir", 2);
 
     if (of_machine && !same_machine) {
         j->verdict = MP_INCOMPARABLE;
         snprintf(j->why, sizeof j->why, "other machines");
     } else if (!strcmp(j->metric, "seconds")) {
-        judge_time(s, pair, j, err);
+        judge_time(s, pair, kind.effect, j, err);
     } else if (!strcmp(j->unit, "s")) {
         j->verdict = MP_TOO_FEW;
         snprintf(j->why, sizeof j->why, "measured in one generation only");
-    } else if (counted) {
-        judge_effect(j, exact ? EXACT_EFFECT : INSTRUCTIONS_EFFECT, 0);
-    } else if (of_machine) {
-        judge_effect(j, native ? BYTES_EFFECT : WORKER_EFFECT, BYTES_FLOOR);
+    } else if (kind.class == MP_METRIC_COUNT || kind.class == MP_METRIC_BYTES) {
+        judge_effect(j, kind.effect, kind.floor);
     } else {
         const double floor = fmax(floor_of(s, pair->a->id, j->metric, err),
                                   floor_of(s, pair->b->id, j->metric, err));

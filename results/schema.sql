@@ -1,6 +1,7 @@
 -- The results database of mpbench.
 -- application_id 0x6d706265 ("mpbe"); user_version is the schema's version, set by results/store_open.c.
 -- History.  1: the first.  2: cell.exception and cell.frame.  3: policy_action.  4: op_profile.
+-- 5: picture, cell_picture, cell_limit, baseline, finding, finding_event.
 -- Rows are added and never overwritten, but for: the end of a run, the outcome of a cell that is
 -- 'running', such a cell that --resume finds dead ('interrupted'), and a reference made again.
 
@@ -139,6 +140,74 @@ CREATE TABLE reference (
     floor_latents REAL,  -- relative L2 under one ulp of initial noise; NULL: not measured
     floor_image   REAL
 ) STRICT, WITHOUT ROWID;
+
+-- A small picture for people, in PNG.  Equal pictures are kept once, whichever cells show them: the
+-- nights of a deterministic cell share one.
+CREATE TABLE picture (
+    sha256 TEXT PRIMARY KEY,  -- of png
+    width  INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    png    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cell_picture (
+    cell    INTEGER NOT NULL REFERENCES cell(id),
+    role    TEXT NOT NULL CHECK (role IN ('output', 'reference')),
+    picture TEXT NOT NULL REFERENCES picture(sha256),
+    PRIMARY KEY (cell, role)
+) STRICT, WITHOUT ROWID;
+
+-- What the scenario's budgets said when the cell ran.  absolute: the metric itself; relative: how
+-- much worse than the baseline's, 0.05 is 5 %.
+CREATE TABLE cell_limit (
+    cell   INTEGER NOT NULL REFERENCES cell(id),
+    metric TEXT NOT NULL,
+    kind   TEXT NOT NULL CHECK (kind IN ('absolute', 'relative')),
+    value  REAL NOT NULL,
+    PRIMARY KEY (cell, metric, kind)
+) STRICT, WITHOUT ROWID;
+
+-- Runs that others are held against.  Of a name, the newest row counts.
+CREATE TABLE baseline (
+    id   INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    run  INTEGER NOT NULL REFERENCES run(id),
+    at   TEXT NOT NULL,  -- UTC, ISO 8601
+    why  TEXT
+) STRICT;
+
+-- A change in a series (results/regressions.h), seen once or more often.  What it was is here, what
+-- became of it is in its events: the newest one is its state.
+CREATE TABLE finding (
+    id          INTEGER PRIMARY KEY,
+    key         TEXT NOT NULL UNIQUE,  -- SHA-256 over the series and the run of after_cell
+    kind        TEXT NOT NULL CHECK (kind IN ('step', 'trend', 'exact', 'outcome')),
+    cell_key    TEXT NOT NULL,
+    scenario    TEXT NOT NULL,
+    engine      TEXT NOT NULL,
+    device      TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    metric      TEXT NOT NULL,  -- 'outputs' and 'outcome' for the kinds exact and outcome
+    stage       TEXT NOT NULL,
+    step        INTEGER NOT NULL,
+    module      TEXT NOT NULL,
+    before_cell INTEGER NOT NULL REFERENCES cell(id),  -- the last of the old regime
+    after_cell  INTEGER NOT NULL REFERENCES cell(id)   -- the first of the new one
+) STRICT;
+
+CREATE TABLE finding_event (
+    id      INTEGER PRIMARY KEY,
+    finding INTEGER NOT NULL REFERENCES finding(id),
+    at      TEXT NOT NULL,
+    state   TEXT NOT NULL CHECK (state IN
+        ('detected', 'confirmed', 'acknowledged', 'fixed', 'withdrawn')),
+    why     TEXT,
+    before  REAL,  -- the regimes' centres as they were known then; NULL: no numbers
+    after   REAL,
+    p       REAL
+) STRICT;
+CREATE INDEX finding_event_by_finding ON finding_event(finding, id);
 
 CREATE VIEW sample_view AS
     SELECT run.label, run.engine, cell.run, sample.cell, cell.key, cell.scenario, sample.stage,

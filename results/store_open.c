@@ -7,7 +7,7 @@
 #include "kernels/core/memory.h"
 #include "results/db.h"
 
-enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 4, BUSY_MS = 60000 };
+enum { APPLICATION_ID = 0x6d706265, SCHEMA_VERSION = 5, BUSY_MS = 60000 };
 
 extern const char mp_schema_sql[]; /* results/schema.sql */
 
@@ -117,6 +117,25 @@ static const char *const migrations[SCHEMA_VERSION - 1] = {
     "cell.key, cell.scenario, op_profile.stage, op_profile.module, op_profile.op, dtype, calls, "
     "seconds, bytes, flops FROM op_profile JOIN cell ON cell.id = op_profile.cell JOIN run ON "
     "run.id = cell.run",
+    "CREATE TABLE picture ( sha256 TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER "
+    "NOT NULL, png BLOB NOT NULL ) STRICT, WITHOUT ROWID; CREATE TABLE cell_picture ( cell "
+    "INTEGER NOT NULL REFERENCES cell(id), role TEXT NOT NULL CHECK (role IN ('output', "
+    "'reference')), picture TEXT NOT NULL REFERENCES picture(sha256), PRIMARY KEY (cell, "
+    "role) ) STRICT, WITHOUT ROWID; CREATE TABLE cell_limit ( cell INTEGER NOT NULL "
+    "REFERENCES cell(id), metric TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN "
+    "('absolute', 'relative')), value REAL NOT NULL, PRIMARY KEY (cell, metric, kind) ) "
+    "STRICT, WITHOUT ROWID; CREATE TABLE baseline ( id INTEGER PRIMARY KEY, uuid TEXT NOT "
+    "NULL UNIQUE, name TEXT NOT NULL, run INTEGER NOT NULL REFERENCES run(id), at TEXT NOT "
+    "NULL, why TEXT ) STRICT; CREATE TABLE finding ( id INTEGER PRIMARY KEY, key TEXT NOT "
+    "NULL UNIQUE, kind TEXT NOT NULL CHECK (kind IN ('step', 'trend', 'exact', 'outcome')), "
+    "cell_key TEXT NOT NULL, scenario TEXT NOT NULL, engine TEXT NOT NULL, device TEXT NOT "
+    "NULL, fingerprint TEXT NOT NULL, metric TEXT NOT NULL, stage TEXT NOT NULL, step INTEGER "
+    "NOT NULL, module TEXT NOT NULL, before_cell INTEGER NOT NULL REFERENCES cell(id), "
+    "after_cell INTEGER NOT NULL REFERENCES cell(id) ) STRICT; CREATE TABLE finding_event ( "
+    "id INTEGER PRIMARY KEY, finding INTEGER NOT NULL REFERENCES finding(id), at TEXT NOT "
+    "NULL, state TEXT NOT NULL CHECK (state IN ('detected', 'confirmed', 'acknowledged', "
+    "'fixed', 'withdrawn')), why TEXT, before REAL, after REAL, p REAL ) STRICT; CREATE INDEX "
+    "finding_event_by_finding ON finding_event(finding, id)",
 };
 
 /* Each version in the transaction that says so; another process may have been faster. */

@@ -1,0 +1,74 @@
+/* The history of a database: every metric of every cell over the runs, as columns of numbers.
+ *
+ *     mp_history *h;
+ *     mp_history_load(s, &(mp_history_filter){.scenario = "sana-tiled"}, &h, &err);
+ *     for (int i = 0; i < h->series_count; i++) {
+ *         const mp_series *x = &h->series[i];
+ *         const mp_subject *what = &h->subjects[x->subject];
+ *         for (int64_t k = 0; k < x->count; k++)
+ *             plot(h->runs[h->observations[x->observation[k]].run].started, x->value[k]);
+ *     }
+ *     mp_history_free(h);
+ *
+ * Texts belong to the history.  Runs are in order of their start, then of their ids; so are the
+ * observations of a subject and the points of a series. */
+#ifndef MP_RESULTS_HISTORY_H
+#define MP_RESULTS_HISTORY_H
+
+#include "results/store.h"
+
+typedef struct mp_history_run {
+    int64_t id;
+    const char *uuid, *label; /* label "": none */
+    const char *started;
+    const char *revision; /* the git commit of what ran, or its version; "": not recorded */
+    bool clock_backwards; /* recorded after a run that says it started later */
+} mp_history_run;
+
+/* What was run, on what: the key of a series besides its metric. */
+typedef struct mp_subject {
+    const char *key, *scenario; /* of the cell */
+    const char *engine, *device, *fingerprint;
+    int first, count; /* its observations */
+} mp_subject;
+
+/* One cell of one run: the newest, where --resume left several. */
+typedef struct mp_observation {
+    int64_t cell;
+    int run;                      /* index */
+    bool as_expected;             /* status is the one that the scenario expects */
+    const char *status, *outcome; /* outcome "": none */
+    const char *outputs; /* SHA-256 over the hashes of all outputs by name; "": none on record */
+    const char *inputs;  /* over checkpoint and settings: an observation with others starts anew */
+    const char *program; /* "": not recorded; equal ones are the same build */
+} mp_observation;
+
+typedef struct mp_series {
+    int subject;
+    const char *metric, *stage, *module, *unit;
+    int step;
+    int64_t count;
+    const int32_t *observation; /* of each point: index */
+    const double *value;        /* may be inf, -inf or NaN */
+} mp_series;
+
+typedef struct mp_history {
+    mp_history_run *runs;
+    mp_subject *subjects; /* by scenario, key, engine, device, fingerprint */
+    mp_observation *observations;
+    mp_series *series; /* by subject, metric, stage, step, module */
+    int run_count, subject_count, observation_count, series_count;
+    struct mp_history_texts *texts;
+} mp_history;
+
+typedef struct mp_history_filter {
+    const char *scenario, *metric; /* NULL: all */
+    bool every_row; /* also by step and module; else the summaries and the seconds of each stage */
+} mp_history_filter;
+
+/* Cells that ended; MP_EMISSING when the filter leaves nothing, and the text says what there is.
+ * Seconds of a stage are the median over the cell's repeats. */
+mp_code mp_history_load(mp_store *s, const mp_history_filter *f, mp_history **out, mp_error *err);
+void mp_history_free(mp_history *h); /* NULL is fine */
+
+#endif

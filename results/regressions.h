@@ -1,0 +1,71 @@
+/* What changed over the runs of a database, and what became of it. */
+#ifndef MP_RESULTS_REGRESSIONS_H
+#define MP_RESULTS_REGRESSIONS_H
+
+#include <stdio.h>
+
+#include "results/history.h"
+#include "results/table.h"
+
+typedef enum mp_finding_kind {
+    MP_FINDING_STEP,    /* another level, by statistics */
+    MP_FINDING_TREND,   /* a ramp */
+    MP_FINDING_EXACT,   /* other bits or drift of a deterministic cell: needs no statistics */
+    MP_FINDING_OUTCOME, /* newly failing, or ended otherwise */
+} mp_finding_kind;
+extern const char *const mp_finding_kind_names[]; /* "step", "trend", "exact", "outcome" */
+
+typedef enum mp_finding_state {
+    MP_FINDING_DETECTED, /* too new to be sure: no alarm yet */
+    MP_FINDING_CONFIRMED,
+    MP_FINDING_ACKNOWLEDGED, /* `mpbench ack` */
+    MP_FINDING_FIXED,        /* back where it was */
+    MP_FINDING_WITHDRAWN,    /* with more data, it is none */
+} mp_finding_state;
+extern const char *const mp_finding_state_names[];
+
+typedef struct mp_finding {
+    int64_t id; /* in the database; 0: not on record (a database that may only be read) */
+    char key[65];
+    mp_finding_kind kind;
+    mp_finding_state state;
+    int subject;        /* index into the history */
+    int series;         /* index; -1: of the kinds exact and outcome */
+    const char *metric; /* "seconds"; "outputs", "outcome" */
+    int before, after;  /* observations: the last of the old regime, the first of the new */
+    double value_before, value_after; /* centres of the regimes; NaN: no numbers */
+    double low, high; /* 95 % interval of value_after / value_before - 1; NaN: unknown */
+    double p;         /* NaN: exact */
+    double q;         /* p after false-discovery control; NaN: exact */
+    int direction;    /* 1: better, -1: worse, 0: neither, but other */
+    bool open;        /* an alarm: confirmed, and not better */
+    char *what;       /* "latent_rel_l2 0.0144 -> 0.0151 (+4.9 %), image: other bits" */
+    char *why;        /* of an acknowledgement; "" */
+} mp_finding;
+
+typedef struct mp_findings {
+    mp_finding *items; /* open ones first, the worst first */
+    int count;
+    int series, short_series; /* looked at; too short to be judged */
+    int open;
+} mp_findings;
+
+typedef struct mp_regression_options {
+    int min_segment;        /* points of a new level before an alarm; 0: the default, 3 */
+    double false_discovery; /* share of false findings that a night may have; 0: 0.05 */
+} mp_regression_options;
+
+/* All findings of the history, those on record in s with their id and state.  record: new findings
+ * and changed states are written to s. */
+mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_options *o,
+                       bool record, mp_findings *out, mp_error *err);
+void mp_findings_free(mp_findings *f);
+
+/* `mpbench ack`: the finding is known and accepted; why is kept.  MP_EMISSING: no such finding. */
+mp_code mp_finding_acknowledge(mp_store *s, int64_t id, const char *why, mp_error *err);
+
+/* `mpbench regressions`: prints; *exit_status is 1 for an open finding, else 0. */
+mp_code mp_regressions(mp_store *s, const mp_history_filter *f, const mp_regression_options *o,
+                       bool record, mp_format format, FILE *to, int *exit_status, mp_error *err);
+
+#endif
