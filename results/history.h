@@ -16,18 +16,21 @@
 #define MP_RESULTS_HISTORY_H
 
 #include "results/store.h"
+#include "results/texts.h"
 
 typedef struct mp_history_run {
     int64_t id;
     const char *uuid, *label; /* label "": none */
     const char *started;
     const char *revision; /* the git commit of what ran, or its version; "": not recorded */
-    bool clock_backwards; /* recorded after a run that says it started later */
+    const char *build;    /* hash of the program, versions of a library; "": not recorded */
+    bool clock_backwards; /* says it started before a run of its machine that was there already */
 } mp_history_run;
 
 /* What was run, on what: the key of a series besides its metric. */
 typedef struct mp_subject {
     const char *key, *scenario; /* of the cell */
+    const char *inputs;         /* hashes of settings and checkpoint: others are another subject */
     const char *engine, *device, *fingerprint;
     int first, count; /* its observations */
 } mp_subject;
@@ -39,8 +42,6 @@ typedef struct mp_observation {
     bool as_expected;             /* status is the one that the scenario expects */
     const char *status, *outcome; /* outcome "": none */
     const char *outputs; /* SHA-256 over the hashes of all outputs by name; "": none on record */
-    const char *inputs;  /* over checkpoint and settings: an observation with others starts anew */
-    const char *program; /* "": not recorded; equal ones are the same build */
 } mp_observation;
 
 typedef struct mp_series {
@@ -54,11 +55,11 @@ typedef struct mp_series {
 
 typedef struct mp_history {
     mp_history_run *runs;
-    mp_subject *subjects; /* by scenario, key, engine, device, fingerprint */
+    mp_subject *subjects; /* by scenario, key, engine, device, fingerprint; then inputs */
     mp_observation *observations;
     mp_series *series; /* by subject, metric, stage, step, module */
     int run_count, subject_count, observation_count, series_count;
-    struct mp_history_texts *texts;
+    mp_texts *texts;
 } mp_history;
 
 typedef struct mp_history_filter {

@@ -25,47 +25,65 @@ typedef enum mp_finding_state {
 extern const char *const mp_finding_state_names[];
 
 typedef struct mp_finding {
-    int64_t id; /* in the database; 0: not on record (a database that may only be read) */
-    char key[65];
+    int64_t id; /* in the database; 0: not on record */
     mp_finding_kind kind;
     mp_finding_state state;
     int subject;        /* index into the history */
     int series;         /* index; -1: of the kinds exact and outcome */
     const char *metric; /* "seconds"; "outputs", "outcome" */
     int before, after;  /* observations: the last of the old regime, the first of the new */
+    int fixed;          /* observation that brought it back; -1: none */
     double value_before, value_after; /* centres of the regimes; NaN: no numbers */
-    double low, high; /* 95 % interval of value_after / value_before - 1; NaN: unknown */
+    double low, high; /* 95 % interval of value_after - value_before; NaN: unknown */
     double p;         /* NaN: exact */
     double q;         /* p after false-discovery control; NaN: exact */
     int direction;    /* 1: better, -1: worse, 0: neither, but other */
     bool open;        /* an alarm: confirmed, and not better */
-    char *what;       /* "latent_rel_l2 0.0144 -> 0.0151 (+4.9 %), image: other bits" */
-    char *why;        /* of an acknowledgement; "" */
+    double severity;  /* for the order: how much worse, relative */
+    char *what;       /* "latent_rel_l2 0.0144 -> 0.0151 (+4.9 %), other bits" */
+    char *why;        /* of an acknowledgement; NULL: none */
 } mp_finding;
 
 typedef struct mp_findings {
     mp_finding *items; /* open ones first, the worst first */
-    int count;
-    int series, short_series; /* looked at; too short to be judged */
+    int count, room;
+    int judged, too_short; /* series with noise: looked at; too short for that */
+    int shortest;          /* one of the latter, index into the history; -1: none */
+    int least;             /* points that a series must have */
     int open;
+    int64_t *withdrawn; /* ids of those on record that with more data are none */
+    int withdrawn_count, withdrawn_room;
 } mp_findings;
 
 typedef struct mp_regression_options {
     int min_segment;        /* points of a new level before an alarm; 0: the default, 3 */
-    double false_discovery; /* share of false findings that a night may have; 0: 0.05 */
+    double false_discovery; /* share of false ones among the findings; 0: the default, 0.05 */
+    bool record;            /* new findings and changed states are written to the database */
 } mp_regression_options;
 
-/* All findings of the history, those on record in s with their id and state.  record: new findings
- * and changed states are written to s. */
+/* Series of at least two segments are judged by mp_change_points, all of them together by
+ * Benjamini and Hochberg.  A deterministic cell needs no statistics: its bits and its drift are
+ * held against those of the run before.  That is every cell of the native engine, and one of a
+ * library whose output never changed while its versions did not.
+ *
+ * All findings of the history, those on record in s with their id and state. */
 mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_options *o,
-                       bool record, mp_findings *out, mp_error *err);
+                       mp_findings *out, mp_error *err);
 void mp_findings_free(mp_findings *f);
 
-/* `mpbench ack`: the finding is known and accepted; why is kept.  MP_EMISSING: no such finding. */
-mp_code mp_finding_acknowledge(mp_store *s, int64_t id, const char *why, mp_error *err);
+/* The findings are known and accepted; why is kept.  siblings: also all that changed between the
+ * same two runs as one of them.  *count: how many there are.  MP_EMISSING: no such finding. */
+mp_code mp_findings_acknowledge(mp_store *s, const int64_t *ids, int n, bool siblings,
+                                const char *why, int *count, mp_error *err);
+
+typedef struct mp_regressions_view {
+    mp_history_filter filter;
+    mp_regression_options options;
+    mp_format format;
+} mp_regressions_view;
 
 /* `mpbench regressions`: prints; *exit_status is 1 for an open finding, else 0. */
-mp_code mp_regressions(mp_store *s, const mp_history_filter *f, const mp_regression_options *o,
-                       bool record, mp_format format, FILE *to, int *exit_status, mp_error *err);
+mp_code mp_regressions(mp_store *s, const mp_regressions_view *v, FILE *to, int *exit_status,
+                       mp_error *err);
 
 #endif

@@ -162,3 +162,33 @@ double mp_mann_whitney_floor(int64_t n_a, int64_t n_b)
         choices = choices * (a + (double)k) / (double)k;
     return fmin(1, 2 / choices);
 }
+
+typedef struct tested {
+    double p;
+    int64_t at;
+} tested;
+
+static int by_p(const void *a, const void *b)
+{
+    return by_value(&((const tested *)a)->p, &((const tested *)b)->p);
+}
+
+void mp_benjamini_hochberg(const double *p, int64_t n, double *q)
+{
+    tested *tests = mp_alloc((size_t)n, sizeof *tests);
+    int64_t m = 0;
+    double least = 1;
+
+    for (int64_t i = 0; i < n; i++) {
+        if (tests && !isnan(p[i]))
+            tests[m++] = (tested){p[i], i};
+        q[i] = NAN;
+    }
+    if (m)
+        qsort(tests, (size_t)m, sizeof *tests, by_p);
+    for (int64_t k = m; k > 0; k--) { /* from the largest: q never falls as p grows */
+        least = fmin(least, tests[k - 1].p * (double)m / (double)k);
+        q[tests[k - 1].at] = least;
+    }
+    mp_free(tests);
+}

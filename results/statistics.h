@@ -16,4 +16,8 @@ double mp_mann_whitney(const double *a, int64_t n_a, const double *b, int64_t n_
  */
 double mp_mann_whitney_floor(int64_t n_a, int64_t n_b);
 
+/* Benjamini and Hochberg, 1995: q[i] is the smallest share of false discoveries at which p[i] is
+ * one of them.  A NaN is no test, and stays one.  q may be p.  Without memory all q are NaN. */
+void mp_benjamini_hochberg(const double *p, int64_t n, double *q);
+
 #endif

@@ -29,7 +29,7 @@ static mp_code check_path(const char *path, mp_store_mode mode, mp_error *err)
     if (!S_ISREG(st.st_mode))
         return mp_error_set(err, MP_EDB, "%s: is %s, expected a database file; name one with --db",
                             path, S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
-    if (mode == MP_STORE_WRITE && access(path, W_OK))
+    if (mode != MP_STORE_READ && access(path, W_OK))
         return mp_error_set(err, MP_EDB,
                             "%s: is read-only; make it writable, or name another file with --db",
                             path);
@@ -245,6 +245,15 @@ static mp_code open_immutable(mp_store *s, mp_error *err)
     return err->code;
 }
 
+static mp_code check_filled(const mp_store *s, mp_error *err)
+{
+    if (s->version)
+        return MP_OK;
+    return mp_error_set(err, MP_EMISSING,
+                        "%s: is an empty database; record something with `mpbench run` first",
+                        s->path);
+}
+
 static mp_code open_to_read(mp_store *s, mp_error *err)
 {
     mp_error why = {0};
@@ -256,17 +265,13 @@ static mp_code open_to_read(mp_store *s, mp_error *err)
         if (open_immutable(s, err))
             return err->code;
     }
-    if (s->version)
-        return MP_OK;
-    return mp_error_set(err, MP_EMISSING,
-                        "%s: is an empty database; record something with `mpbench run` first",
-                        s->path);
+    return check_filled(s, err);
 }
 
-static mp_code open_to_write(mp_store *s, mp_error *err)
+static mp_code open_to_write(mp_store *s, bool fill, mp_error *err)
 {
-    if (open_file(s, s->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err) ||
-        prepare_for_writing(s, err))
+    if (open_file(s, s->path, SQLITE_OPEN_READWRITE | (fill ? SQLITE_OPEN_CREATE : 0), err) ||
+        (!fill && check_filled(s, err)) || prepare_for_writing(s, err))
         return err->code;
     s->version = SCHEMA_VERSION;
     return MP_OK;
@@ -284,7 +289,8 @@ mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_e
         mp_free(s);
         return mp_error_set(err, MP_ENOMEM, "no memory for a database handle");
     }
-    if (mode == MP_STORE_WRITE ? open_to_write(s, err) : open_to_read(s, err)) {
+    if (mode == MP_STORE_READ ? open_to_read(s, err)
+                              : open_to_write(s, mode == MP_STORE_WRITE, err)) {
         mp_store_close(s);
         return err->code;
     }

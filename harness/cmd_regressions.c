@@ -1,0 +1,56 @@
+#include "harness/commands.h"
+#include "harness/options.h"
+#include "results/regressions.h"
+
+/* What is looked at in part only is not recorded: the rest would seem withdrawn. */
+static bool is_partial(const mp_regressions_view *v)
+{
+    return v->filter.metric != NULL;
+}
+
+int mp_cmd_regressions(int argc, char **argv)
+{
+    mp_arena *a = mp_arena_create();
+    const char *db = NULL, *format = "text";
+    bool dry_run = false;
+    mp_regressions_view v = {0};
+    const mp_option options[] = {
+        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION("scenario", TEXT, &v.filter.scenario, "S", "this scenario only"),
+        MP_OPTION("metric", TEXT, &v.filter.metric, "M",
+                  "this metric only, such as seconds; nothing is recorded"),
+        MP_OPTION("all-rows", FLAG, &v.filter.every_row, NULL,
+                  "also the metrics of each step and module, not only the summaries"),
+        MP_OPTION("min-segment", INT, &v.options.min_segment, "N",
+                  "runs on a new level before an alarm (default: 3)", .min = 2, .max = 1000),
+        MP_OPTION("dry-run", FLAG, &dry_run, NULL, "record nothing: no new ids and states"),
+        MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
+                  .among = mp_format_names),
+    };
+    const mp_usage usage = {
+        .command = "regressions",
+        .operands = "",
+        .summary = "Shows what changed over the runs of a database, and between which of them: "
+                   "steps and\ntrends of what has noise, any change of what has none. Exits with "
+                   "1 for an open finding.",
+        .options = options,
+        .option_count = sizeof options / sizeof *options};
+    mp_words operands;
+    mp_store *s = NULL;
+    mp_error err = {0};
+    int status;
+
+    if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
+        v.format = mp_format_of(format);
+        v.options.record = !dry_run && !is_partial(&v);
+        if (mp_store_open(mp_database_path(db), v.options.record ? MP_STORE_UPDATE : MP_STORE_READ,
+                          &s, &err) ||
+            mp_regressions(s, &v, stdout, &status, &err)) {
+            fprintf(stderr, "mpbench regressions: %s\n", err.text);
+            status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+        }
+    }
+    mp_store_close(s);
+    mp_arena_free(a);
+    return status;
+}

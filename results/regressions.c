@@ -1,0 +1,603 @@
+#include "results/regressions.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/core/memory.h"
+#include "results/change_points.h"
+#include "results/metric_kind.h"
+#include "results/regressions_internal.h"
+#include "results/statistics.h"
+
+const char *const mp_finding_kind_names[] = {"step", "trend", "exact", "outcome", NULL};
+const char *const mp_finding_state_names[] = {"detected", "confirmed", "acknowledged",
+                                              "fixed",    "withdrawn", NULL};
+
+static const double P = 0.001; /* of a change point, before false-discovery control */
+/* Of a library that does not give the same bits twice: smaller changes of its drift are not ours to
+ * judge. */
+static const double NOISY_DRIFT_EFFECT = 0.05;
+
+enum { MIN_SEGMENT = 3 };
+static const double FALSE_DISCOVERY = 0.05;
+
+typedef struct finder {
+    const mp_history *h;
+    const mp_regression_options *o;
+    mp_findings *out;
+    mp_error *err;
+} finder;
+
+static int min_segment(const finder *f)
+{
+    return f->o->min_segment > 0 ? f->o->min_segment : MIN_SEGMENT;
+}
+
+static void no_memory(finder *f)
+{
+    if (!f->err->code)
+        mp_error_set(f->err, MP_ENOMEM, "no memory for the findings");
+}
+
+/* Copied into the list; NULL: no memory. */
+static mp_finding *add(finder *f, const mp_finding *finding)
+{
+    mp_findings *all = f->out;
+
+    if (all->count == all->room) {
+        const int room = all->room ? 2 * all->room : 32;
+        mp_finding *grown = mp_realloc(all->items, (size_t)room, sizeof *grown);
+        if (!grown) {
+            no_memory(f);
+            return NULL;
+        }
+        all->items = grown;
+        all->room = room;
+    }
+    all->items[all->count] = *finding;
+    return &all->items[all->count++];
+}
+
+static double relative(double before, double after)
+{
+    if (before == after)
+        return 0;
+    const double r = fabs(after - before) / fabs(before);
+    return isfinite(r) ? r : 1e6; /* from zero, or to infinity: for the order alone */
+}
+
+/* ---- exact: deterministic cells -------------------------------------------------------------- */
+
+/* Series of one subject: h->series[first .. end). */
+typedef struct series_range {
+    int first, end;
+} series_range;
+
+static bool same_number(double a, double b)
+{
+    return a == b || (isnan(a) && isnan(b));
+}
+
+/* The value that a series has at an observation. */
+static bool value_at(const mp_series *s, int32_t observation, double *value)
+{
+    int64_t low = 0, high = s->count;
+
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (s->observation[middle] < observation)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == s->count || s->observation[low] != observation)
+        return false;
+    *value = s->value[low];
+    return true;
+}
+
+static bool is_exact(const mp_series *s)
+{
+    return mp_metric_kind_of(s->metric, s->unit, "").class == MP_METRIC_EXACT;
+}
+
+/* What became other between two observations, while it is gathered. */
+typedef struct difference {
+    char text[400];
+    size_t length;
+    int metrics, worse, better;
+    double severity;
+    double before, after; /* of the metric that is worse most */
+} difference;
+
+static void append(difference *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void append(difference *d, const char *format, ...)
+{
+    const size_t room = sizeof d->text - d->length;
+    va_list args;
+
+    va_start(args, format);
+    const int n = vsnprintf(d->text + d->length, room, format, args);
+    va_end(args);
+    if (n > 0 && (size_t)n < room)
+        d->length += (size_t)n;
+    else
+        d->text[d->length] = '\0'; /* a whole piece, or none */
+}
+
+static void add_difference(difference *d, const mp_series *s, double before, double after)
+{
+    const bool higher = mp_metric_kind_of(s->metric, s->unit, "").higher_is_better;
+    const double change = relative(before, after);
+    const bool worse = isnan(after) || (!isnan(before) && (after < before) == higher);
+
+    d->worse += worse;
+    d->better += !worse;
+    if (!d->metrics || (worse && change > d->severity)) {
+        d->severity = worse ? change : 0;
+        d->before = before;
+        d->after = after;
+    }
+    if (d->metrics++ < 4) /* the summaries; a picture's steps say the same again */
+        append(d, "%s%s %.4g -> %.4g", d->length ? ", " : "", s->metric, before, after);
+    else if (d->metrics == 5)
+        append(d, ", more metrics");
+}
+
+static difference difference_between(const finder *f, series_range r, int a, int b)
+{
+    const mp_observation *o = f->h->observations;
+    difference d = {.before = NAN, .after = NAN};
+    double before, after;
+
+    for (int i = r.first; i < r.end; i++)
+        if (is_exact(&f->h->series[i]) && value_at(&f->h->series[i], a, &before) &&
+            value_at(&f->h->series[i], b, &after) && !same_number(before, after))
+            add_difference(&d, &f->h->series[i], before, after);
+    if (o[a].outputs != o[b].outputs && *o[a].outputs && *o[b].outputs)
+        append(&d, "%sother bits", d.length ? ", " : "");
+    else if (d.length)
+        append(&d, ", same bits: the reference moved");
+    return d;
+}
+
+static const char *build_of(const finder *f, int observation)
+{
+    return f->h->runs[f->h->observations[observation].run].build;
+}
+
+/* The bits that an unchanged program gives again.  Of the native engine that is a promise, so a
+ * broken one is a finding; of a library it must have been seen. */
+static bool is_deterministic(const finder *f, const mp_subject *s, const int *good, int n)
+{
+    bool seen = false;
+
+    if (!strcmp(s->engine, "native"))
+        return true;
+    for (int i = 1; i < n; i++)
+        if (build_of(f, good[i - 1]) == build_of(f, good[i])) {
+            if (f->h->observations[good[i - 1]].outputs != f->h->observations[good[i]].outputs)
+                return false;
+            seen = *f->h->observations[good[i]].outputs != '\0';
+        }
+    return seen;
+}
+
+/* A change that undoes an earlier one makes no finding of its own. */
+static bool undoes(finder *f, series_range r, int first, int observation)
+{
+    for (int i = f->out->count - 1; i >= first; i--) {
+        mp_finding *earlier = &f->out->items[i];
+        if (earlier->kind != MP_FINDING_EXACT || earlier->state == MP_FINDING_FIXED)
+            continue;
+        if (difference_between(f, r, earlier->before, observation).length)
+            return false;
+        earlier->state = MP_FINDING_FIXED;
+        earlier->fixed = observation;
+        return true;
+    }
+    return false;
+}
+
+static void compare_exactly(finder *f, int subject, series_range r, const int *good, int n)
+{
+    const int first = f->out->count;
+
+    for (int i = 1; i < n && !f->err->code; i++) {
+        const int a = good[i - 1], b = good[i];
+        difference d = difference_between(f, r, a, b);
+        if (!d.length || undoes(f, r, first, b))
+            continue;
+        if (build_of(f, a) == build_of(f, b) && *build_of(f, b))
+            append(&d, ", by the same program: not reproducible");
+        char *what = mp_strdup(d.text);
+        if (!what)
+            no_memory(f);
+        else if (!add(f, &(mp_finding){.kind = MP_FINDING_EXACT,
+                                       .state = MP_FINDING_CONFIRMED,
+                                       .subject = subject,
+                                       .series = -1,
+                                       .metric = "outputs",
+                                       .before = a,
+                                       .after = b,
+                                       .fixed = -1,
+                                       .value_before = d.before,
+                                       .value_after = d.after,
+                                       .low = NAN,
+                                       .high = NAN,
+                                       .p = NAN,
+                                       .q = NAN,
+                                       .direction = d.worse    ? -1
+                                                    : d.better ? 1
+                                                               : 0,
+                                       .severity = d.severity,
+                                       .what = what}))
+            mp_free(what);
+    }
+}
+
+/* ---- outcomes ------------------------------------------------------------------------------- */
+
+static const double FAILS = 1e9; /* before everything that can be measured */
+
+static char *outcome_text(const mp_observation *a, const mp_observation *b)
+{
+    char text[200];
+
+    snprintf(text, sizeof text, "%s%s%s -> %s%s%s", a->status, *a->outcome ? " " : "", a->outcome,
+             b->status, *b->outcome ? " " : "", b->outcome);
+    return mp_strdup(text);
+}
+
+static bool ended_alike(const mp_observation *a, const mp_observation *b)
+{
+    return a->as_expected == b->as_expected && a->status == b->status && a->outcome == b->outcome;
+}
+
+static void compare_outcomes(finder *f, int subject)
+{
+    const mp_subject *s = &f->h->subjects[subject];
+    const mp_observation *o = f->h->observations;
+    int last = -1; /* finding that a return to the old outcome fixes */
+
+    for (int b = s->first + 1; b < s->first + s->count && !f->err->code; b++) {
+        const int a = b - 1;
+        if (ended_alike(&o[a], &o[b]))
+            continue;
+        if (last >= 0 && ended_alike(&o[f->out->items[last].before], &o[b])) {
+            f->out->items[last].state = MP_FINDING_FIXED;
+            f->out->items[last].fixed = b;
+            last = -1;
+            continue;
+        }
+        const int direction = (int)o[b].as_expected - (int)o[a].as_expected;
+        char *what = outcome_text(&o[a], &o[b]);
+        if (!what)
+            no_memory(f);
+        else if (!add(f, &(mp_finding){.kind = MP_FINDING_OUTCOME,
+                                       .state = MP_FINDING_CONFIRMED,
+                                       .subject = subject,
+                                       .series = -1,
+                                       .metric = "outcome",
+                                       .before = a,
+                                       .after = b,
+                                       .fixed = -1,
+                                       .value_before = NAN,
+                                       .value_after = NAN,
+                                       .low = NAN,
+                                       .high = NAN,
+                                       .p = NAN,
+                                       .q = NAN,
+                                       .direction = direction,
+                                       .severity = direction < 0 ? FAILS : 0,
+                                       .what = what}))
+            mp_free(what);
+        else
+            last = f->out->count - 1;
+    }
+}
+
+/* ---- steps and trends ------------------------------------------------------------------------ */
+
+/* The finite points of a series, and where each was seen. */
+typedef struct points {
+    double *value;
+    int32_t *observation;
+    int n;
+} points;
+
+static bool take_points(finder *f, const mp_series *s, points *p)
+{
+    *p = (points){.value = mp_alloc((size_t)s->count, sizeof *p->value),
+                  .observation = mp_alloc((size_t)s->count, sizeof *p->observation)};
+    if (!p->value || !p->observation) {
+        no_memory(f);
+        return false;
+    }
+    for (int64_t i = 0; i < s->count; i++)
+        if (isfinite(s->value[i])) {
+            p->value[p->n] = s->value[i];
+            p->observation[p->n++] = s->observation[i];
+        }
+    return true;
+}
+
+static void free_points(points *p)
+{
+    mp_free(p->value);
+    mp_free(p->observation);
+}
+
+static char *step_text(const mp_series *s, double before, double after)
+{
+    const double change = 100 * (after / before - 1);
+    char text[200];
+    const bool staged = strcmp(s->stage, "run") != 0;
+    int n = snprintf(text, sizeof text, "%s%s%s", s->metric, staged ? " of " : "",
+                     staged ? s->stage : "");
+
+    if (n > 0 && n < 150)
+        snprintf(text + n, sizeof text - (size_t)n,
+                 isfinite(change) ? " %.4g -> %.4g %s (%+.1f %%)" : " %.4g -> %.4g %s", before,
+                 after, strcmp(s->unit, "1") ? s->unit : "", change);
+    return mp_strdup(text);
+}
+
+static void add_step(finder *f, int series, const points *p, const mp_change_point *c,
+                     mp_finding_state state)
+{
+    const mp_series *s = &f->h->series[series];
+    const bool higher = mp_metric_kind_of(s->metric, s->unit, "").higher_is_better;
+    const bool worse = (c->centre_after < c->centre_before) == higher;
+    char *what = step_text(s, c->centre_before, c->centre_after);
+
+    if (!what)
+        no_memory(f);
+    else if (!add(f,
+                  &(mp_finding){.kind = c->trend ? MP_FINDING_TREND : MP_FINDING_STEP,
+                                .state = state,
+                                .subject = s->subject,
+                                .series = series,
+                                .metric = s->metric,
+                                .before = p->observation[c->index - 1],
+                                .after = p->observation[c->index],
+                                .fixed = -1,
+                                .value_before = c->centre_before,
+                                .value_after = c->centre_after,
+                                .low = c->low,
+                                .high = c->high,
+                                .p = c->p,
+                                .q = NAN,
+                                .direction = worse ? -1 : 1,
+                                .severity = worse ? relative(c->centre_before, c->centre_after) : 0,
+                                .what = what}))
+        mp_free(what);
+}
+
+static bool big_enough(const mp_change_options *o, double before, double after)
+{
+    const double change = fabs(after - before);
+
+    return change > o->floor && change > o->effect * fabs(before);
+}
+
+/* A step that brings the level back to where it was before an earlier one fixes that. */
+static bool brings_back(finder *f, int first, const points *p, const mp_change_options *o,
+                        const mp_change_point *c)
+{
+    for (int i = f->out->count - 1; i >= first; i--) {
+        mp_finding *earlier = &f->out->items[i];
+        if (earlier->state == MP_FINDING_FIXED)
+            continue;
+        const bool opposite =
+            (earlier->value_after > earlier->value_before) != (c->centre_after > c->centre_before);
+        if (!opposite || big_enough(o, earlier->value_before, c->centre_after))
+            return false;
+        earlier->state = MP_FINDING_FIXED;
+        earlier->fixed = p->observation[c->index];
+        return true;
+    }
+    return false;
+}
+
+/* The newest points that are too few for a regime of their own: told, but no alarm yet.  All lie on
+ * one side of everything that the present regime has had. */
+static void look_at_the_newest(finder *f, int series, const points *p, int regime,
+                               const mp_change_options *o)
+{
+    double low, high;
+
+    for (int k = o->min_segment - 1; k > 0; k--) {
+        const int n = p->n - k;
+        if (n - regime < 2 * o->min_segment)
+            continue;
+        low = high = p->value[regime];
+        for (int i = regime; i < n; i++) {
+            low = fmin(low, p->value[i]);
+            high = fmax(high, p->value[i]);
+        }
+        bool above = true, below = true;
+        for (int i = n; i < p->n; i++) {
+            above &= p->value[i] > high;
+            below &= p->value[i] < low;
+        }
+        const double before = mp_median(p->value + regime, n - regime);
+        const double after = mp_median(p->value + n, k);
+        const double beyond = above ? after - high : low - after;
+        /* a spread beyond the old range, as well: the next extreme of noise is no change */
+        if ((above || below) && beyond > high - low && big_enough(o, before, after)) {
+            add_step(f, series, p,
+                     &(mp_change_point){.index = n,
+                                        .before = regime,
+                                        .centre_before = before,
+                                        .centre_after = after,
+                                        .low = NAN,
+                                        .high = NAN,
+                                        .p = NAN},
+                     MP_FINDING_DETECTED);
+            return;
+        }
+    }
+}
+
+static void judge_series(finder *f, int series)
+{
+    const mp_series *s = &f->h->series[series];
+    const mp_metric_kind kind =
+        mp_metric_kind_of(s->metric, s->unit, f->h->subjects[s->subject].engine);
+    const mp_change_options o = {.min_segment = min_segment(f),
+                                 .p = P,
+                                 .effect = kind.class == MP_METRIC_EXACT ? NOISY_DRIFT_EFFECT
+                                                                         : kind.effect,
+                                 .floor = kind.floor};
+    const int first = f->out->count;
+    mp_change_point *found = NULL;
+    int count = 0, regime = 0;
+    points p;
+
+    if (take_points(f, s, &p)) {
+        if (p.n < 2 * o.min_segment) {
+            f->out->too_short++;
+            f->out->shortest = series;
+        } else {
+            f->out->judged++;
+            mp_change_points(p.value, p.n, &o, &found, &count, f->err);
+            for (int i = 0; i < count && !f->err->code; i++) {
+                if (!brings_back(f, first, &p, &o, &found[i]))
+                    add_step(f, series, &p, &found[i], MP_FINDING_CONFIRMED);
+                regime = (int)found[i].index;
+            }
+            if (!f->err->code)
+                look_at_the_newest(f, series, &p, regime, &o);
+        }
+    }
+    mp_free(found);
+    free_points(&p);
+}
+
+/* ---- all of them ---------------------------------------------------------------------------- */
+
+/* By Benjamini and Hochberg, over all series that were looked at: one without a change point is a
+ * test, too, that found nothing. */
+static void control_false_discovery(finder *f)
+{
+    const double limit = f->o->false_discovery > 0 ? f->o->false_discovery : FALSE_DISCOVERY;
+    mp_findings *all = f->out;
+    int tests = 0, kept = 0;
+
+    for (int i = 0; i < all->count; i++)
+        tests += !isnan(all->items[i].p);
+    const int64_t n = tests > all->judged ? tests : all->judged;
+    double *p = mp_alloc((size_t)n, sizeof *p), *q = mp_alloc((size_t)n, sizeof *q);
+    if (!p || !q) {
+        no_memory(f);
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            p[i] = 1;
+        tests = 0;
+        for (int i = 0; i < all->count; i++)
+            if (!isnan(all->items[i].p))
+                p[tests++] = all->items[i].p;
+        mp_benjamini_hochberg(p, n, q);
+        tests = 0;
+        for (int i = 0; i < all->count; i++) {
+            mp_finding x = all->items[i];
+            x.q = isnan(x.p) ? NAN : q[tests++];
+            if (x.q > limit)
+                mp_free(x.what);
+            else
+                all->items[kept++] = x;
+        }
+        all->count = kept;
+    }
+    mp_free(p);
+    mp_free(q);
+}
+
+/* A year of nights has few findings, but the first night of a new compiler has one for each cell.
+ */
+static int by_weight(const void *a, const void *b)
+{
+    static const int rank[] = {[MP_FINDING_CONFIRMED] = 1,
+                               [MP_FINDING_DETECTED] = 2,
+                               [MP_FINDING_ACKNOWLEDGED] = 3,
+                               [MP_FINDING_FIXED] = 4,
+                               [MP_FINDING_WITHDRAWN] = 5};
+    const mp_finding *x = a, *y = b;
+    const int rank_x = x->open ? 0 : rank[x->state], rank_y = y->open ? 0 : rank[y->state];
+
+    if (rank_x != rank_y)
+        return rank_x - rank_y;
+    if (x->severity != y->severity)
+        return x->severity > y->severity ? -1 : 1;
+    if (x->subject != y->subject)
+        return x->subject - y->subject;
+    if (x->after != y->after)
+        return x->after - y->after;
+    if (x->kind != y->kind)
+        return (int)x->kind - (int)y->kind;
+    return x->series - y->series;
+}
+
+static void judge_subject(finder *f, int subject, series_range r)
+{
+    const mp_subject *s = &f->h->subjects[subject];
+    int *good = mp_alloc((size_t)s->count, sizeof *good), n = 0;
+
+    if (!good) {
+        no_memory(f);
+        return;
+    }
+    for (int i = s->first; i < s->first + s->count; i++)
+        if (!strcmp(f->h->observations[i].status, "ok"))
+            good[n++] = i;
+    const bool exact = is_deterministic(f, s, good, n);
+    compare_outcomes(f, subject);
+    if (exact)
+        compare_exactly(f, subject, r, good, n);
+    for (int i = r.first; i < r.end && !f->err->code; i++) {
+        const mp_metric_class class =
+            mp_metric_kind_of(f->h->series[i].metric, f->h->series[i].unit, s->engine).class;
+        if (class != MP_METRIC_CONTEXT && (class != MP_METRIC_EXACT || !exact))
+            judge_series(f, i);
+    }
+    mp_free(good);
+}
+
+mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_options *o,
+                       mp_findings *out, mp_error *err)
+{
+    finder f = {.h = h, .o = o, .out = out, .err = err};
+    series_range r = {0};
+
+    *out = (mp_findings){.shortest = -1, .least = 2 * min_segment(&f)};
+    for (int i = 0; i < h->subject_count && !err->code; i++) {
+        for (r.end = r.first; r.end < h->series_count && h->series[r.end].subject == i;)
+            r.end++;
+        judge_subject(&f, i, r);
+        r.first = r.end;
+    }
+    if (!err->code)
+        control_false_discovery(&f);
+    if (!err->code)
+        mp_findings_recall(s, h, o, out, err);
+    for (int i = 0; i < out->count; i++) {
+        mp_finding *x = &out->items[i];
+        x->open = x->state == MP_FINDING_CONFIRMED && x->direction <= 0;
+        out->open += x->open;
+    }
+    if (out->count)
+        qsort(out->items, (size_t)out->count, sizeof *out->items, by_weight);
+    return err->code;
+}
+
+void mp_findings_free(mp_findings *f)
+{
+    for (int i = 0; i < f->count; i++) {
+        mp_free(f->items[i].what);
+        mp_free(f->items[i].why);
+    }
+    mp_free(f->items);
+    mp_free(f->withdrawn);
+}
