@@ -185,6 +185,17 @@ bool mp_outputs_picture(const mp_outputs *o, mp_tensor *out)
     return mp_outputs_find(o, "image", out) || mp_outputs_find(o, "frames", out);
 }
 
+bool mp_outputs_face(const mp_outputs *o, mp_tensor *out)
+{
+    const bool image = mp_outputs_find(o, "image", out);
+
+    if ((!image && !mp_outputs_find(o, "frames", out)) || out->rank != 4 || out->dim[1] != 3 ||
+        !mp_numel(*out))
+        return false;
+    *out = mp_batch(*out, image ? 0 : out->dim[0] / 2, 1);
+    return true;
+}
+
 int mp_outputs_count(const mp_outputs *o)
 {
     return o ? o->count : 0;

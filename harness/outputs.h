@@ -21,6 +21,9 @@ void mp_outputs_close(mp_outputs *o); /* NULL is fine */
 bool mp_outputs_find(const mp_outputs *o, const char *name, mp_tensor *out);
 /* "image", or the "frames" of a video: [N, 3, H, W] in 0..1. */
 bool mp_outputs_picture(const mp_outputs *o, mp_tensor *out);
+/* One of them for people: of several images the first, of a video the frame in the middle.  False:
+ * there is none. */
+bool mp_outputs_face(const mp_outputs *o, mp_tensor *out);
 int mp_outputs_count(const mp_outputs *o);
 mp_tensor mp_outputs_at(const mp_outputs *o, int i);
 /* "latents_000", "latents_001" ... that are there. */

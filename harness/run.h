@@ -26,7 +26,8 @@ typedef struct mp_cell_report {
     bool recorded; /* by an earlier run: resumed */
     mp_cell_result result;
     mp_metrics metrics;
-    double seconds; /* of the process */
+    mp_picture_row pictures[2]; /* until they are stored */
+    double seconds;             /* of the process */
 } mp_cell_report;
 
 typedef struct mp_reference_memo mp_reference_memo;

@@ -8,7 +8,9 @@
 
 #include "harness/digest.h"
 #include "harness/run.h"
+#include "kernels/core/memory.h"
 #include "pipelines/common/file.h"
+#include "pipelines/common/preview.h"
 #include "results/metrics.h"
 
 /* ---- a cell --------------------------------------------------------------------------------- */
@@ -43,6 +45,28 @@ static void add_warning(mp_execution *e, const char *text)
     mp_text_printf(&e->record.warnings, "%s%s", e->record.warnings.length ? "\n" : "", text);
 }
 
+/* Its picture for people, where there is one and it is finite. */
+static mp_code keep_picture(mp_cell_report *report, const char *role, const mp_outputs *x,
+                            mp_error *err)
+{
+    mp_tensor face;
+    mp_preview p;
+
+    if (!mp_outputs_face(x, &face) || mp_preview_make(face, &p, err) || !p.png)
+        return err->code;
+    report->pictures[report->result.picture_count++] = (mp_picture_row){
+        .role = role, .width = p.width, .height = p.height, .png = p.png, .size = p.size};
+    report->result.pictures = report->pictures;
+    return MP_OK;
+}
+
+static void free_pictures(mp_cell_report *report)
+{
+    for (size_t i = 0; i < sizeof report->pictures / sizeof *report->pictures; i++)
+        mp_free((void *)report->pictures[i].png);
+    report->result.picture_count = 0;
+}
+
 /* Distances from the reference; without one, a warning that says why. */
 static mp_code measure_against(mp_run *r, const mp_cell *cell, mp_execution *e, const mp_outputs *x,
                                mp_cell_report *report, mp_error *err)
@@ -60,6 +84,7 @@ static mp_code measure_against(mp_run *r, const mp_cell *cell, mp_execution *e, 
         if (misfit)
             add_warning(e, misfit);
         mp_measure_floor(&report->metrics, row.floor_latents, row.floor_image);
+        keep_picture(report, "reference", ref, err);
         if (!row.finite || row.constant)
             add_warning(e, row.finite ? "the reference's picture is constant: nothing can be "
                                         "judged by it"
@@ -120,7 +145,8 @@ static mp_code evaluate(mp_run *r, const mp_cell *cell, mp_execution *e, const m
     mp_judge_end(r->arena, e, &cell->scenario, x, res);
     mp_measure_process(&report->metrics, e);
     count_instructions(r, cell, e, report);
-    if (strcmp(res->status, "interrupted") && measure_against(r, cell, e, x, report, err))
+    if (strcmp(res->status, "interrupted") &&
+        (keep_picture(report, "output", x, err) || measure_against(r, cell, e, x, report, err)))
         return err->code;
     if (e->record.differing)
         add_warning(e, mp_arena_printf(r->arena,
@@ -219,11 +245,13 @@ static mp_code run_cell(mp_run *r, int index, mp_error *err)
         return err->code;
     if (r->trace)
         mp_trace_cell(r->trace, report->id, cell->key);
-    if (run_process(r, cell, report, err))
-        return err->code;
-    if (mp_interrupted()) /* a half-made reference would make half a result */
-        report->result = (mp_cell_result){.status = "interrupted", .step = -1};
-    if (mp_store_finish_cell(r->store, report->id, &report->result, err))
+    if (!run_process(r, cell, report, err)) {
+        if (mp_interrupted()) /* a half-made reference would make half a result */
+            report->result = (mp_cell_result){.status = "interrupted", .step = -1};
+        mp_store_finish_cell(r->store, report->id, &report->result, err);
+    }
+    free_pictures(report);
+    if (err->code)
         return err->code;
     count_status(r, report);
     mp_report_progress(report);

@@ -59,6 +59,9 @@ mp_code mp_db_bind(mp_store *s, sqlite3_stmt *q, mp_error *err, const char *type
             failed |= sqlite3_bind_text(q, i, text, -1, SQLITE_TRANSIENT);
         } else if (types[i - 1] == 'i') {
             failed |= sqlite3_bind_int64(q, i, va_arg(args, int64_t));
+        } else if (types[i - 1] == 'b') {
+            const void *bytes = va_arg(args, const void *);
+            failed |= sqlite3_bind_blob64(q, i, bytes, va_arg(args, size_t), SQLITE_TRANSIENT);
         } else {
             const double value = va_arg(args, double);
             failed |= isnan(value) ? sqlite3_bind_null(q, i) : sqlite3_bind_double(q, i, value);

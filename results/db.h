@@ -20,7 +20,7 @@ struct mp_store {
 
 mp_code mp_db_prepare(mp_store *s, const char *sql, sqlite3_stmt **out, mp_error *err);
 /* All parameters in order, by type: t text (NULL binds NULL), i int64_t, d double (NaN binds
- * NULL). */
+ * NULL), b bytes: const void * and size_t. */
 mp_code mp_db_bind(mp_store *s, sqlite3_stmt *q, mp_error *err, const char *types, ...);
 /* *row false: no more rows. */
 mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "results/db.h"
+#include "results/metrics.h"
 
 #define NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
@@ -257,14 +258,34 @@ static mp_code put_ops(mp_store *s, int64_t cell, const mp_cell_result *r, mp_er
     return err->code;
 }
 
+static mp_code put_pictures(mp_store *s, int64_t cell, const mp_cell_result *r, mp_error *err)
+{
+    sqlite3_stmt *picture = NULL, *owner = NULL;
+    char hash[65];
+
+    mp_db_prepare(s, "INSERT OR IGNORE INTO picture VALUES (?, ?, ?, ?)", &picture, err);
+    if (!err->code)
+        mp_db_prepare(s, "INSERT INTO cell_picture VALUES (?, ?, ?)", &owner, err);
+    for (int64_t i = 0; i < r->picture_count && !err->code; i++) {
+        const mp_picture_row *p = &r->pictures[i];
+        mp_sha256_hex(p->png, p->size, hash);
+        if (!mp_db_bind(s, picture, err, "tiib", hash, p->width, p->height, p->png, p->size) &&
+            !put(s, picture, err) && !mp_db_bind(s, owner, err, "itt", cell, p->role, hash))
+            put(s, owner, err);
+    }
+    sqlite3_finalize(picture);
+    sqlite3_finalize(owner);
+    return err->code;
+}
+
 mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *result, mp_error *err)
 {
     if (begin(s, err))
         return err->code;
     if (!finish_row(s, cell, result, err) && !put_metrics(s, cell, result, err) &&
         !put_samples(s, cell, result, err) && !put_outputs(s, cell, result, err) &&
-        !put_actions(s, cell, result, err))
-        put_ops(s, cell, result, err);
+        !put_actions(s, cell, result, err) && !put_ops(s, cell, result, err))
+        put_pictures(s, cell, result, err);
     return end(s, err);
 }
 

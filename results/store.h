@@ -106,6 +106,14 @@ typedef struct mp_op_row {
     int64_t bytes, flops;
 } mp_op_row;
 
+/* A small picture for people.  Equal ones are stored once. */
+typedef struct mp_picture_row {
+    const char *role; /* "output", "reference" */
+    int64_t width, height;
+    const void *png;
+    size_t size;
+} mp_picture_row;
+
 typedef struct mp_cell_result {
     const char *status;  /* ok | error | crash | timeout | oom | nonfinite | interrupted */
     const char *outcome; /* typed: dtype_mismatch, nan_first, overflow, constant, oom, unsupported,
@@ -132,6 +140,8 @@ typedef struct mp_cell_result {
     int64_t action_count;
     const mp_op_row *ops;
     int64_t op_count;
+    const mp_picture_row *pictures;
+    int64_t picture_count;
 } mp_cell_result;
 
 mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);

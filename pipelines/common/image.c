@@ -25,11 +25,19 @@ typedef struct job {
     png_infop info;
     uint8_t *pixels; /* [height, width, 3] */
     png_bytep *rows;
+    const uint8_t *rgb; /* out: the pixels */
     int64_t height, width;
-    mp_replace file; /* out */
-    char *bytes;     /* in */
-    size_t size, at;
+    bool in_memory;  /* out: to bytes, and fast rather than small */
+    mp_replace file; /* out, else */
+    char *bytes;     /* in; out */
+    size_t size, at; /* out: the room, and what is filled of it */
 } job;
+
+static mp_code no_memory(job *j)
+{
+    return j->code = mp_error_set(j->err, MP_ENOMEM, "%s: no memory for %lld x %lld pixels",
+                                  j->path, (long long)j->width, (long long)j->height);
+}
 
 static void png_failed(png_structp png, png_const_charp text)
 {
@@ -66,15 +74,27 @@ static void take_bytes(png_structp png, png_bytep from, size_t n)
         png_error(png, "cannot be written");
 }
 
+static void keep_bytes(png_structp png, png_bytep from, size_t n)
+{
+    job *j = png_get_io_ptr(png);
+
+    if (n > j->size - j->at) {
+        const size_t room = 2 * (j->at + n);
+        char *bytes = mp_realloc(j->bytes, room, 1);
+        if (!bytes) {
+            no_memory(j);
+            png_error(png, "no memory");
+        }
+        j->bytes = bytes;
+        j->size = room;
+    }
+    memcpy(j->bytes + j->at, from, n);
+    j->at += n;
+}
+
 static void flush_bytes(png_structp png)
 {
     (void)png;
-}
-
-static mp_code no_memory(job *j)
-{
-    return j->code = mp_error_set(j->err, MP_ENOMEM, "%s: no memory for %lld x %lld pixels",
-                                  j->path, (long long)j->width, (long long)j->height);
 }
 
 static mp_code allocate_rows(job *j)
@@ -116,14 +136,31 @@ static void encode(job *j)
 {
     if (setjmp(png_jmpbuf(j->png)))
         return;
-    png_set_write_fn(j->png, j, take_bytes, flush_bytes);
+    png_set_write_fn(j->png, j, j->in_memory ? keep_bytes : take_bytes, flush_bytes);
+    if (j->in_memory) {
+        png_set_filter(j->png, PNG_FILTER_TYPE_BASE, PNG_FILTER_SUB);
+        png_set_compression_level(j->png, 2);
+    }
     png_set_user_limits(j->png, SIDE_LIMIT, SIDE_LIMIT);
     png_set_IHDR(j->png, j->info, (png_uint_32)j->width, (png_uint_32)j->height, 8,
                  PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
                  PNG_FILTER_TYPE_DEFAULT);
     png_write_info(j->png, j->info);
-    png_write_image(j->png, j->rows);
+    for (int64_t y = 0; y < j->height; y++)
+        png_write_row(j->png, j->rgb + y * j->width * CHANNELS);
     png_write_end(j->png, j->info);
+}
+
+static mp_code write_png(job *j)
+{
+    j->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, j, png_failed, png_warned);
+    j->info = j->png ? png_create_info_struct(j->png) : NULL;
+    if (j->info)
+        encode(j);
+    else
+        no_memory(j);
+    png_destroy_write_struct(&j->png, &j->info);
+    return j->code;
 }
 
 static mp_code check_shape(job *j, mp_tensor image)
@@ -148,14 +185,7 @@ static mp_code write_file(job *j)
 
     if (code)
         return code;
-    j->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, j, png_failed, png_warned);
-    j->info = j->png ? png_create_info_struct(j->png) : NULL;
-    if (j->info)
-        encode(j);
-    else
-        no_memory(j);
-    png_destroy_write_struct(&j->png, &j->info);
-    if (!j->code)
+    if (!write_png(j))
         j->code = mp_replace_commit(&j->file, j->err);
     if (j->code)
         mp_replace_abort(&j->file);
@@ -171,10 +201,31 @@ mp_code mp_image_write_png(const char *path, mp_tensor image, mp_error *err)
         code = allocate_rows(&j);
     if (!code) {
         interleave(&j, image.data);
+        j.rgb = j.pixels;
         code = write_file(&j);
     }
     free_rows(&j);
     return code;
+}
+
+mp_code mp_image_encode_png(const uint8_t *rgb, int64_t height, int64_t width, char **png,
+                            size_t *size, mp_error *err)
+{
+    job j = {.path = "a picture in memory",
+             .err = err,
+             .rgb = rgb,
+             .height = height,
+             .width = width,
+             .in_memory = true};
+
+    *png = NULL;
+    if (write_png(&j)) {
+        mp_free(j.bytes);
+        return j.code;
+    }
+    *png = j.bytes;
+    *size = j.at;
+    return MP_OK;
 }
 
 /* Whatever the colour type, 8-bit RGB; transparency is dropped, as Image.convert("RGB") does. */

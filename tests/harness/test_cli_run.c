@@ -147,6 +147,24 @@ static void test_run__dump_writes_tensors_and_a_picture(void **state)
     cli_assert_has(c->out + 8, "\"cell\":\"one/default\"");
 }
 
+static void test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "pure", "matrix: {precision.default: [fp32, bf16]}\n");
+    cli_run(c, "\"$mpbench\" run pure.yaml && \"$mpbench\" run pure.yaml");
+    cli_assert_status(c, 0);
+    cli_assert_query(c, "SELECT group_concat(role) FROM cell_picture WHERE cell = 2",
+                     "output,reference");
+    /* the nights of a cell share one; fp32 is its own reference */
+    cli_assert_query(c, "SELECT count(*) FROM cell_picture", "8");
+    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "64x64,64x64");
+    cli_assert_query(c,
+                     "SELECT count(DISTINCT picture) FROM cell_picture WHERE cell IN (1, 3) OR "
+                     "role = 'reference'",
+                     "1");
+}
+
 static void test_run__json_and_junit_say_the_same(void **state)
 {
     cli *c = *state;
@@ -293,6 +311,7 @@ int main(void)
         T(test_run__a_broken_budget_is_a_regression),
         T(test_run__repro_line_runs_exactly_its_cell),
         T(test_run__dump_writes_tensors_and_a_picture),
+        T(test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference),
         T(test_run__json_and_junit_say_the_same),
         T(test_run__dry_run_touches_nothing),
         T(test_run__same_bits_for_any_number_of_threads),

@@ -195,6 +195,7 @@ static void test_worker__diffsynth_runs_wan_vace_with_fp8_storage(void **state)
     cli_assert_query(c, "SELECT group_concat(name, ' ') FROM output",
                      "frames initial_noise latents_000 latents_001 prompt_embeds");
     cli_assert_query(c, "SELECT shape FROM output WHERE name = 'frames'", "[5, 3, 8, 16]");
+    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "16x8");
 }
 
 /* ---- what goes wrong ------------------------------------------------------------------------ */
