@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench_startup import bench_startup
+from bench_volume import bench_volume
 
 ROOT = Path(__file__).resolve().parent.parent
 DTYPES = ("fp32", "fp16", "bf16")
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=("ops", "sana", "sd3", "startup"))
+    parser.add_argument("--only", choices=("ops", "sana", "sd3", "startup", "volume"))
     parser.add_argument("--op", help="of the single ops this one alone, as `linear`")
     parser.add_argument("--json", type=Path, help="write the table here, too")
     args = parser.parse_args()
@@ -218,6 +219,8 @@ def main() -> None:
         rows += bench_runs(sd3_runs(args), args, env)
     if args.only in (None, "startup"):
         rows += bench_startup(args.build, args.rounds, args.threads, env)
+    if args.only in (None, "volume"):
+        rows += bench_volume(args.build, args.rounds, env)
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
