@@ -184,18 +184,29 @@ static bool is_deterministic(const finder *f, const mp_subject *s, const int *go
     return seen;
 }
 
-/* A change that undoes an earlier one makes no finding of its own. */
+/* Everything since the finding `from` that is no improvement is over. */
+static void mark_fixed(finder *f, int from, int observation)
+{
+    for (int i = from; i < f->out->count; i++) {
+        mp_finding *x = &f->out->items[i];
+        if (x->state != MP_FINDING_FIXED && x->direction <= 0) {
+            x->state = MP_FINDING_FIXED;
+            x->fixed = observation;
+        }
+    }
+}
+
+/* A change that undoes an earlier one makes no finding of its own; one that undoes an improvement
+ * does. */
 static bool undoes(finder *f, series_range r, int first, int observation)
 {
     for (int i = f->out->count - 1; i >= first; i--) {
-        mp_finding *earlier = &f->out->items[i];
-        if (earlier->kind != MP_FINDING_EXACT || earlier->state == MP_FINDING_FIXED)
-            continue;
-        if (difference_between(f, r, earlier->before, observation).length)
-            return false;
-        earlier->state = MP_FINDING_FIXED;
-        earlier->fixed = observation;
-        return true;
+        const mp_finding *earlier = &f->out->items[i];
+        if (earlier->state != MP_FINDING_FIXED && earlier->direction <= 0 &&
+            !difference_between(f, r, earlier->before, observation).length) {
+            mark_fixed(f, i, observation);
+            return true;
+        }
     }
     return false;
 }
@@ -266,8 +277,7 @@ static void compare_outcomes(finder *f, int subject)
         if (ended_alike(&o[a], &o[b]))
             continue;
         if (last >= 0 && ended_alike(&o[f->out->items[last].before], &o[b])) {
-            f->out->items[last].state = MP_FINDING_FIXED;
-            f->out->items[last].fixed = b;
+            mark_fixed(f, last, b);
             last = -1;
             continue;
         }
@@ -293,7 +303,7 @@ static void compare_outcomes(finder *f, int subject)
                                        .severity = direction < 0 ? FAILS : 0,
                                        .what = what}))
             mp_free(what);
-        else
+        else if (direction <= 0)
             last = f->out->count - 1;
     }
 }
@@ -382,21 +392,21 @@ static bool big_enough(const mp_change_options *o, double before, double after)
     return change > o->floor && change > o->effect * fabs(before);
 }
 
-/* A step that brings the level back to where it was before an earlier one fixes that. */
+/* A step that brings the level back to where it was before an earlier one, or beyond, fixes that.
+ * True: back is all that it is, and so it makes no finding of its own. */
 static bool brings_back(finder *f, int first, const points *p, const mp_change_options *o,
                         const mp_change_point *c)
 {
     for (int i = f->out->count - 1; i >= first; i--) {
-        mp_finding *earlier = &f->out->items[i];
-        if (earlier->state == MP_FINDING_FIXED)
+        const mp_finding *earlier = &f->out->items[i];
+        const bool up = earlier->value_after > earlier->value_before;
+        const bool differs = big_enough(o, earlier->value_before, c->centre_after);
+        if (earlier->state == MP_FINDING_FIXED || earlier->direction > 0 ||
+            up == (c->centre_after > c->centre_before) ||
+            (differs && up == (c->centre_after > earlier->value_before)))
             continue;
-        const bool opposite =
-            (earlier->value_after > earlier->value_before) != (c->centre_after > c->centre_before);
-        if (!opposite || big_enough(o, earlier->value_before, c->centre_after))
-            return false;
-        earlier->state = MP_FINDING_FIXED;
-        earlier->fixed = p->observation[c->index];
-        return true;
+        mark_fixed(f, i, p->observation[c->index]);
+        return !differs;
     }
     return false;
 }

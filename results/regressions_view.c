@@ -242,6 +242,9 @@ static void print_group(const view *v, int first, FILE *to)
         fputc('\n', to);
     if (findings > SHOWN)
         fprintf(to, "  and %d more, which --format json shows\n", findings - SHOWN);
+    if (v->f->items[first].state == MP_FINDING_DETECTED)
+        fputs("  too new to be sure: further runs of the line after \"after\" confirm it, or not\n",
+              to);
     print_changes(v, &v->f->items[first], to);
     print_repro(v, &v->f->items[first], to);
 }

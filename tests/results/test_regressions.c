@@ -171,6 +171,44 @@ static void test_regressions__knows_a_level_that_came_back(void **state)
     mp_store_close(s);
 }
 
+static void test_regressions__raises_an_alarm_when_an_improvement_is_lost(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("lost.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 24, 1.6);
+    nights(s, 24, 36, 2);
+    seen x = look(s, recording);
+    assert_int_equal(x.f.count, 2);
+    assert_int_equal(x.f.items[0].direction, -1);
+    assert_true(x.f.items[0].open);
+    assert_int_equal(x.h->observations[x.f.items[0].after].run, 24);
+    assert_int_equal(x.f.items[1].direction, 1);
+    assert_int_equal(x.f.items[1].state, MP_FINDING_CONFIRMED);
+    forget(&x);
+    mp_store_close(s);
+}
+
+static void test_regressions__knows_that_a_way_back_in_one_step_fixes_two(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("fixed_both.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 24, 2.4);
+    nights(s, 24, 36, 3);
+    nights(s, 36, 48, 1.6); /* and further: that is better, and a finding as well */
+    seen x = look(s, recording);
+    assert_int_equal(x.f.count, 3);
+    assert_int_equal(x.f.open, 0);
+    assert_int_equal(x.f.items[0].direction, 1);
+    assert_int_equal(x.f.items[1].state, MP_FINDING_FIXED);
+    assert_int_equal(x.f.items[2].state, MP_FINDING_FIXED);
+    forget(&x);
+    mp_store_close(s);
+}
+
 static void test_regressions__leaves_alone_what_is_not_finite(void **state)
 {
     (void)state;
@@ -350,6 +388,22 @@ static void test_regressions__holds_a_library_to_the_bits_that_it_kept(void **st
     seen x = look(s, recording);
     assert_int_equal(x.f.count, 1);
     assert_int_equal(x.f.items[0].kind, MP_FINDING_EXACT);
+    forget(&x);
+    mp_store_close(s);
+}
+
+static void test_regressions__raises_an_alarm_when_better_bits_are_lost(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("bits_lost.db");
+
+    night_of(s, &(night_cell){.drift = 0.5, .image = "a"});
+    night_of(s, &(night_cell){.drift = 0.4, .image = "b"});
+    night_of(s, &(night_cell){.drift = 0.5, .image = "a"});
+    seen x = look(s, recording);
+    assert_int_equal(x.f.count, 2);
+    assert_int_equal(x.f.open, 1);
+    assert_int_equal(x.f.items[0].direction, -1);
     forget(&x);
     mp_store_close(s);
 }
@@ -619,6 +673,8 @@ int main(void)
         cmocka_unit_test(test_regressions__waits_for_three_runs_before_an_alarm),
         cmocka_unit_test(test_regressions__withdraws_a_spike_and_stays_quiet_about_it),
         cmocka_unit_test(test_regressions__knows_a_level_that_came_back),
+        cmocka_unit_test(test_regressions__raises_an_alarm_when_an_improvement_is_lost),
+        cmocka_unit_test(test_regressions__knows_that_a_way_back_in_one_step_fixes_two),
         cmocka_unit_test(test_regressions__leaves_alone_what_is_not_finite),
         cmocka_unit_test(test_regressions__names_what_is_too_short),
         cmocka_unit_test(test_regressions__never_takes_another_machine_for_a_change),
@@ -630,6 +686,7 @@ int main(void)
         cmocka_unit_test(test_regressions__knows_bits_that_came_back),
         cmocka_unit_test(test_regressions__asks_statistics_where_a_library_is_not_deterministic),
         cmocka_unit_test(test_regressions__holds_a_library_to_the_bits_that_it_kept),
+        cmocka_unit_test(test_regressions__raises_an_alarm_when_better_bits_are_lost),
         cmocka_unit_test(test_regressions__puts_a_newly_failing_cell_first),
         cmocka_unit_test(test_regressions__keeps_an_acknowledgement_and_its_reason),
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
