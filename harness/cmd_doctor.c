@@ -31,6 +31,7 @@ static int check_machine(mp_arena *a)
         line("FAIL", "machine", err.text);
         return MP_EXIT_USAGE;
     }
+    mp_environment_hear_git(a, mp_environment_ask_git(), &e);
     line("ok", "isa", mp_arena_printf(a, "%s%s", e.device.isa, e.isa ? " (MPBENCH_ISA)" : ""));
     line("ok", "bits",
          "the same for any number of threads; those of two instruction sets differ in the last "

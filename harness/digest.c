@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,50 @@ mp_code mp_digest_file(const char *path, char out[65], mp_error *err)
     mp_sha256_final(&h, out);
     return MP_OK;
 }
+
+/* ---- this program --------------------------------------------------------------------------- */
+
+/* The build id among the notes of a segment, in hexadecimal; "" stays where there is none. */
+static void read_notes(const char *at, size_t size, size_t align, char out[65])
+{
+    const char *const end = at + size;
+    ElfW(Nhdr) n;
+
+    while (!*out && end - at > (ptrdiff_t)sizeof n) {
+        memcpy(&n, at, sizeof n);
+        const char *const name = at + sizeof n;
+        const size_t start = (sizeof n + n.n_namesz + align - 1) / align * align;
+        if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && !memcmp(name, "GNU", 4))
+            for (size_t i = 0; i < n.n_descsz && i < 32; i++)
+                snprintf(out + 2 * i, 3, "%02x", (unsigned char)at[start + i]);
+        at += (start + n.n_descsz + align - 1) / align * align;
+    }
+}
+
+/* Of the first object, which is the program. */
+static int read_build_id(struct dl_phdr_info *info, size_t size, void *out)
+{
+    (void)size;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *const h = &info->dlpi_phdr[i];
+        if (h->p_type == PT_NOTE)
+            read_notes((const char *)(info->dlpi_addr + h->p_vaddr), h->p_memsz,
+                       h->p_align == 8 ? 8 : 4, out);
+    }
+    return 1;
+}
+
+void mp_digest_program(char out[65])
+{
+    mp_error err = {0};
+
+    out[0] = '\0';
+    dl_iterate_phdr(read_build_id, out);
+    if (!*out && mp_digest_file("/proc/self/exe", out, &err))
+        snprintf(out, 65, "unknown");
+}
+
+/* ---- checkpoints ---------------------------------------------------------------------------- */
 
 /* The remembered hash of a large file, or its own. */
 static mp_code digest(mp_arena *a, const char *cache, const char *path, const struct stat *st,

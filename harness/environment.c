@@ -29,26 +29,29 @@ static const char *given_commit(void)
     return NULL;
 }
 
-/* Of the folder that the program is run in, which is the one under test in CI.  It answers while
- * this process looks at the rest. */
-static FILE *ask_git(void)
+FILE *mp_environment_ask_git(void)
 {
     return given_commit()
                ? NULL
                : popen("git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null", "re");
 }
 
-static const char *hear_git(mp_arena *a, FILE *f)
+static const char *hear_git(mp_arena *a, FILE *git)
 {
     char line[128] = "";
 
-    if (!f)
+    if (!git)
         return given_commit();
-    if (!fgets(line, sizeof line, f))
+    if (!fgets(line, sizeof line, git))
         line[0] = '\0';
-    pclose(f);
+    pclose(git);
     line[strcspn(line, "\n")] = '\0';
     return mp_arena_strdup(a, line);
+}
+
+void mp_environment_hear_git(mp_arena *a, FILE *git, mp_environment *e)
+{
+    add(e, "git_commit", hear_git(a, git));
 }
 
 static const char *os_name(mp_arena *a)
@@ -56,14 +59,6 @@ static const char *os_name(mp_arena *a)
     struct utsname u;
 
     return uname(&u) ? NULL : mp_arena_printf(a, "%s %s %s", u.sysname, u.release, u.machine);
-}
-
-static void read_program(mp_environment *e)
-{
-    mp_error err = {0};
-
-    if (mp_digest_file("/proc/self/exe", e->program, &err))
-        snprintf(e->program, sizeof e->program, "unknown");
 }
 
 static void fingerprint(mp_arena *a, mp_environment *e)
@@ -82,20 +77,16 @@ mp_code mp_environment_read(mp_arena *a, int threads, mp_environment *out, mp_er
     mp_device_info *d = &out->device;
 
     *out = (mp_environment){.isa = isa && *isa ? isa : NULL};
-    FILE *const git = ask_git();
-    mp_device_probe(out->isa, d, err);
+    if (mp_device_probe(out->isa, d, err))
+        return err->code;
     if (threads)
         d->threads = threads;
     out->pairs = mp_arena_alloc(a, MAX_PAIRS, sizeof *out->pairs);
-    read_program(out);
-    const char *const commit = hear_git(a, git);
-    if (err->code)
-        return err->code;
+    mp_digest_program(out->program);
     fingerprint(a, out);
     add(out, "mpbench", MPBENCH_VERSION);
     add(out, "build", MPBENCH_BUILD ", " __VERSION__);
-    add(out, "program_sha256", mp_arena_strdup(a, out->program));
-    add(out, "git_commit", commit);
+    add(out, "program", mp_arena_strdup(a, out->program));
     add(out, "cpu", d->cpu);
     add(out, "isa", d->isa);
     add(out, "isas", d->isas);

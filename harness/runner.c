@@ -339,6 +339,8 @@ static const mp_pair *environment_of(const mp_run *r, int *count)
 static mp_code begin_run(mp_run *r, mp_error *err)
 {
     int pairs;
+
+    mp_environment_hear_git(r->arena, r->git, &r->environment);
     const mp_run_info info = {.uuid = r->uuid,
                               .label = r->options->label,
                               .engine = r->engine->name,
@@ -536,6 +538,7 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
     if (o->dry_run)
         return dry_run(&r, engine);
+    r.git = mp_environment_ask_git();
     if (mp_environment_read(a, o->threads, &r.environment, &err))
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
     mp_interrupt_catch();

@@ -8,10 +8,10 @@
 #include "kernels/cpu/threads.h"
 
 /* Many short runs, of which the fastest counts: one of them is not disturbed by the machine's other
- * work.  A thread's share of a run is TASKS of TASK_NS. */
-enum { RUNS = 8, TASKS = 4, TASK_NS = 30000, COPIES = 3 };
+ * work.  A thread's share of a run is TASK_NS. */
+enum { RUNS = 8, TASK_NS = 30000, COPIES = 3 };
 /* What a thread copies: with the copy, more than its core's own cache holds. */
-static const size_t half = (size_t)4 << 20;
+static const size_t half = (size_t)2 << 20;
 
 typedef struct work {
     int64_t (*loop)(int64_t turns);
@@ -64,13 +64,12 @@ static double fastest(mp_ctx *c, int runs, int64_t tasks, mp_task_fn *fn, work *
 /* FLOPs a second of all threads. */
 static double peak(mp_ctx *c, int64_t (*loop)(int64_t turns), int threads)
 {
-    const int64_t tasks = TASKS * (int64_t)threads;
     work w = {.loop = loop, .turns = 1000};
 
     if (!loop)
         return 0;
     w.turns = 1 + (int64_t)(w.turns * TASK_NS / (int64_t)time_of(c, 1, multiply, &w));
-    return (double)(loop(w.turns) * tasks) / fastest(c, RUNS, tasks, multiply, &w);
+    return (double)(loop(w.turns) * threads) / fastest(c, RUNS, threads, multiply, &w);
 }
 
 static double bandwidth(mp_ctx *c, int threads)
