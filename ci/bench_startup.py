@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What mpbench costs around a generation: rows for ci/bench_compare.py.
 
-start     from the start of the process to the first denoising step of the tiny checkpoint, at most: all of the run
-          but denoising and decoding, with what follows them (recording, closing the database)
+start     from the start of the process to the first denoising step of the tiny checkpoint, by the trace's clock;
+          the target is 50 ms
+once      of a run of one cell: all of it but loading and generating
 overhead  of one more cell in a run: its process, loading left out, its recording; the target is 1 % of a cell of 1 s
 """
 
@@ -31,8 +32,8 @@ def scenario(dtype: str, cells: int) -> dict:
     }  # fmt: skip
 
 
-def run(build: str, dtype: str, cells: int, threads: int, env: dict[str, str]) -> dict[str, float]:
-    """Seconds of the whole process, "wall", and the sums of its cells' samples by stage."""
+def run(build: str, dtype: str, cells: int, threads: int, env: dict[str, str]) -> float:
+    """Seconds of the whole process but those that its cells load and generate."""
     with tempfile.TemporaryDirectory() as folder:
         path, db = Path(folder, "startup.yaml"), Path(folder, "startup.db")
         path.write_text(json.dumps(scenario(dtype, cells)))
@@ -41,12 +42,26 @@ def run(build: str, dtype: str, cells: int, threads: int, env: dict[str, str]) -
         subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall = time.monotonic() - start
         with sqlite3.connect(db) as records:
-            rows = records.execute("select stage, sum(seconds) from sample group by stage")
-            return {"wall": wall, **{stage: float(seconds) for stage, seconds in rows}}
+            (inside,) = records.execute(
+                "select sum(seconds) from sample where stage in ('total', 'load')"
+            ).fetchone()
+            return wall - float(inside)
 
 
-def around(took: dict[str, float]) -> float:
-    return took["wall"] - took["total"] - took["load"]
+def first_step(build: str, dtype: str, threads: int, env: dict[str, str]) -> float:
+    """Seconds from the start of the process to the denoiser."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, trace = Path(folder, "startup.yaml"), Path(folder, "startup.json")
+        path.write_text(json.dumps(scenario(dtype, 1)))
+        command = [
+            f"{build}/mpbench", "run", str(path), "--db", f"{folder}/startup.db", "--threads", str(threads),
+            "--trace", str(trace),
+        ]  # fmt: skip
+        start = time.monotonic()
+        subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        told = json.loads(trace.read_text())
+    stages = (e for e in told["traceEvents"] if e.get("cat") == "stage" and e.get("name") == "denoise")
+    return 1e-9 * told["otherData"]["zero_ns"] + 1e-6 * next(stages)["ts"] - start
 
 
 def bench_startup(build: str, rounds: int, threads: int, env: dict[str, str]) -> list[dict]:
@@ -54,12 +69,13 @@ def bench_startup(build: str, rounds: int, threads: int, env: dict[str, str]) ->
     for dtype in ("fp32", "bf16"):
         start = one = many = math.inf
         for _ in range(max(rounds, 5)):
-            took = run(build, dtype, 1, threads, env)
-            start = min(start, took["wall"] - took["denoise"] - took["decode"])
-            one = min(one, around(took))
-            many = min(many, around(run(build, dtype, CELLS, threads, env)))
-        for op, seconds in (("start", start), ("overhead", (many - one) / (CELLS - 1))):
-            shape = "64x64, 1 step" if op == "start" else "of one more cell"
+            start = min(start, first_step(build, dtype, threads, env))
+            one = min(one, run(build, dtype, 1, threads, env))
+            many = min(many, run(build, dtype, CELLS, threads, env))
+        more = (many - one) / (CELLS - 1)
+        for op, shape, seconds in (
+            ("start", "64x64, 1 step", start), ("once", "a run of one cell", one), ("overhead", "of one more cell", more),
+        ):  # fmt: skip
             table.append(
                 {
                     "op": f"sana {op}", "shape": shape, "dtype": dtype, "seconds": seconds,

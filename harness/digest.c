@@ -12,12 +12,12 @@
 
 #include "results/metrics.h"
 
-enum { BLOCK = 1 << 18, REMEMBERED = 1 << 22, MAX_DEPTH = 2 };
+enum { BLOCK = 1 << 16, REMEMBERED = 1 << 22, MAX_DEPTH = 2 };
 
 mp_code mp_digest_file(const char *path, char out[65], mp_error *err)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *block = mp_zeroed(BLOCK, 1);
+    char block[BLOCK];
     mp_sha256 h;
     ssize_t n = -1;
 
@@ -29,7 +29,6 @@ mp_code mp_digest_file(const char *path, char out[65], mp_error *err)
             mp_sha256_update(&h, block, (size_t)n);
     }
     const int why = errno;
-    free(block);
     if (fd >= 0)
         close(fd);
     if (n != 0)

@@ -200,16 +200,18 @@ void mp_trace_memory(mp_trace *t, uint64_t at, size_t bytes)
 
 /* ---- the file ------------------------------------------------------------------------------- */
 
-/* Its own process is number 0, which shows nothing: each event can then begin with a comma. */
+/* zero_ns: the time of the clock of mp_now_ns that is 0 in the file, so that it can be laid beside
+ * other records.  Its own process is number 0, which shows nothing: each event can then begin with
+ * a comma. */
 static mp_code write_head(mp_trace *t, const char *command, mp_error *err)
 {
     char head[EVENT];
-    const int n =
-        snprintf(head, sizeof head,
-                 "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"program\":\"mpbench " MPBENCH_VERSION
-                 "\",\"command\":%s},\"traceEvents\":[\n{\"pid\":0,\"tid\":0,"
-                 "\"ph\":\"M\",\"name\":\"process_name\",\"args\":{\"name\":\"mpbench\"}}%s",
-                 quote(command).text, tail);
+    const int n = snprintf(
+        head, sizeof head,
+        "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"program\":\"mpbench " MPBENCH_VERSION
+        "\",\"command\":%s,\"zero_ns\":%" PRIu64 "},\"traceEvents\":[\n{\"pid\":0,\"tid\":0,"
+        "\"ph\":\"M\",\"name\":\"process_name\",\"args\":{\"name\":\"mpbench\"}}%s",
+        quote(command).text, t->zero, tail);
 
     if (write_at(t->fd, head, (size_t)n, 0))
         return MP_OK;

@@ -1,6 +1,7 @@
 /* SHA-256 as FIPS 180-4 writes it; the names a..h, W and K are the standard's. */
 #include "results/metrics.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -96,13 +97,28 @@ __attribute__((target("sha,sse4.1"))) static void compress_sha_ni(uint32_t H[8],
     _mm_storeu_si128((__m128i *)(H + 4), _mm_alignr_epi8(dchg, feba, 8));
 }
 
-static bool has_sha_ni(void)
+static bool ask_for_sha_ni(void)
 {
     unsigned a, b, c, d;
 
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1) || !(c & bit_SSSE3))
         return false;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
+}
+
+/* Asked once: a virtual machine is left for each such question, which takes longer than the hash of
+ * some KiB. */
+static bool has_sha_ni(void)
+{
+    enum { UNKNOWN, NO, YES };
+    static _Atomic int known;
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (answer == UNKNOWN) {
+        answer = ask_for_sha_ni() ? YES : NO;
+        atomic_store_explicit(&known, answer, memory_order_relaxed);
+    }
+    return answer == YES;
 }
 
 #else

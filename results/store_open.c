@@ -185,11 +185,13 @@ static mp_code prepare_for_writing(mp_store *s, mp_error *err)
         return mp_error_set(err, MP_EDB,
                             "%s: is read-only; make it writable, or name another file with --db",
                             s->path);
-    /* FULL: a finished cell survives a power cut, not only a kill. */
-    if (turn_to_wal(s, err) || mp_db_exec(s, "PRAGMA synchronous = FULL", err))
-        return err->code;
+    /* An empty file has nothing to lose.  From then on FULL: a finished cell survives a power cut,
+     * not only a kill. */
     if (s->version == 0)
-        return create(s, err);
+        mp_db_exec(s, "PRAGMA synchronous = NORMAL", err);
+    if (err->code || turn_to_wal(s, err) || (s->version == 0 && create(s, err)) ||
+        mp_db_exec(s, "PRAGMA synchronous = FULL", err) || s->version == 0)
+        return err->code;
     return s->version < SCHEMA_VERSION ? migrate(s, err) : MP_OK;
 }
 

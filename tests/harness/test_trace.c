@@ -115,6 +115,9 @@ static void test_trace__an_op_has_all_that_is_known_of_it(void **state)
     assert_string_equal(word(op, "name"), "linear");
     assert_int_equal(number(op, "pid"), 7);
     assert_true(number(op, "ts") >= 5 && number(op, "dur") == 2);
+    assert_float_equal(number(json_object_get(all, "otherData"), "zero_ns") +
+                           1000 * number(op, "ts"),
+                       (double)start, 1);
     assert_string_equal(word(args, "module"), "transformer.proj_out");
     assert_string_equal(word(args, "dtype"), "bf16");
     assert_string_equal(word(args, "shape"), "[1, 77, 64]");

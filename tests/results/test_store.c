@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -93,6 +94,62 @@ static void refuses(const char *path, mp_store_mode mode, mp_code code, const ch
     assert_null(s);
     if (!strstr(err.text, path) || !strstr(err.text, part))
         fail_msg("\"%s\" does not name %s or does not contain \"%s\"", err.text, path, part);
+}
+
+/* ---- the disk ------------------------------------------------------------------------------- */
+
+static int waits; /* for the disk */
+
+/* In place of the C library's, which SQLite calls. */
+int fdatasync(int fd)
+{
+    waits++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    waits++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* A cell in 10 ms of recording: on a usual disk, one wait takes some of them. */
+static void test_store__waits_for_the_disk_with_a_result_and_not_before(void **state)
+{
+    (void)state;
+    mp_store *s = open_store(scratch_file("waits.db"), MP_STORE_WRITE);
+    mp_error err = {0};
+
+    assert_true(waits > 0); /* they are counted */
+    waits = 0;
+    const int64_t run = begin_run(s, &a_run);
+    for (int i = 0; i < 3; i++) {
+        const int64_t cell = begin_cell(s, run, &a_cell);
+        assert_int_equal(waits, i);
+        finish_cell(s, cell, &good);
+        assert_int_equal(waits, i + 1);
+    }
+    assert_int_equal(mp_store_end_run(s, run, 0, &err), MP_OK);
+    assert_int_equal(waits, 4);
+    mp_store_close(s);
+}
+
+/* What could not begin leaves the next result as safe as before. */
+static void test_store__waits_for_the_disk_after_a_beginning_that_failed(void **state)
+{
+    (void)state;
+    mp_store *s = open_store(scratch_file("refused.db"), MP_STORE_WRITE);
+    const int64_t run = begin_run(s, &a_run);
+    const int64_t cell = begin_cell(s, run, &a_cell);
+    mp_error err = {0};
+    int64_t none;
+
+    assert_int_equal(mp_store_begin_cell(s, run + 1, &a_cell, &none, &err), MP_EDB);
+    assert_int_equal(none, 0);
+    waits = 0;
+    finish_cell(s, cell, &good);
+    assert_int_equal(waits, 1);
+    mp_store_close(s);
 }
 
 /* ---- round trip ----------------------------------------------------------------------------- */
@@ -992,6 +1049,8 @@ static void test_store__reports_each_failed_allocation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_store__waits_for_the_disk_with_a_result_and_not_before),
+        cmocka_unit_test(test_store__waits_for_the_disk_after_a_beginning_that_failed),
         cmocka_unit_test(test_store__creates_a_wal_database_of_its_own_kind),
         cmocka_unit_test(test_store__opens_a_database_again_without_changing_it),
         cmocka_unit_test(test_store__keeps_a_run_with_its_environment),
