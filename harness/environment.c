@@ -33,7 +33,8 @@ FILE *mp_environment_ask_git(void)
 {
     return given_commit()
                ? NULL
-               : popen("exec git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null", "re");
+               : popen("exec git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null",
+                       "re");
 }
 
 static const char *hear_git(mp_arena *a, FILE *git)

@@ -37,7 +37,7 @@ typedef struct mp_run {
     const mp_run_options *options;
     mp_plan plan;
     mp_environment environment;
-    FILE *git; /* asked, and heard when the run begins */
+    FILE *git;                   /* asked, and heard when the run begins */
     mp_engine *engine, *referee; /* the second one makes the references; often the same */
     mp_store *store;
     mp_trace *trace; /* NULL: none */
