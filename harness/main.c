@@ -49,6 +49,7 @@ int main(int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error of write, not a death */
     signal(SIGPIPE, SIG_IGN);
+    setvbuf(stderr, NULL, _IOLBF, 0); /* a line is one write, not one for each letter */
     mp_device_quiet();
     if (argc < 2) {
         print_help(stderr);

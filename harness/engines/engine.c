@@ -37,7 +37,8 @@ const mp_engine_def *mp_engine_find(const char *name, mp_error *err)
 
 void mp_engine_show(const mp_record *r)
 {
-    if (r->steps)
-        fprintf(stderr, "\r      step %d of %d, repeat %d \r", r->steps_done, r->steps,
-                r->repeat + 1);
+    if (!r->steps)
+        return;
+    fprintf(stderr, "\r      step %d of %d, repeat %d \r", r->steps_done, r->steps, r->repeat + 1);
+    fflush(stderr);
 }

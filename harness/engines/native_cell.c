@@ -69,8 +69,9 @@ static void send_event(engine *e, json_t *event)
     char *line = event ? json_dumps(event, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
 
     if (line) {
-        write_all(e->fd, line, strlen(line));
-        write_all(e->fd, "\n", 1);
+        const size_t n = strlen(line);
+        line[n] = '\n'; /* one write wakes the reader once */
+        write_all(e->fd, line, n + 1);
     }
     free(line);
     json_decref(event);

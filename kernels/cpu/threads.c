@@ -228,7 +228,7 @@ static void pin_workers(mp_threads *t)
 {
     hwloc_topology_t topology;
 
-    if (!mp_cpu_topology(&topology))
+    if (t->count == 1 || !mp_cpu_topology(&topology))
         return;
     const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
     for (int i = 1; i < t->count && cores > 0; i++) {

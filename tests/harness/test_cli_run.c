@@ -32,6 +32,32 @@ static void test_run__records_a_matrix_and_says_so(void **state)
     cli_assert_query(c, "SELECT count(*) FROM output WHERE cell = 2", "5");
 }
 
+static void test_run__says_which_program_ran_on_which_commit(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\n");
+    cli_run(
+        c,
+        "unset MPBENCH_COMMIT GITHUB_SHA CI_COMMIT_SHA; git init -q . 2>/dev/null && git add one.yaml "
+        "&& git -c user.name=a -c user.email=a@b commit -qm x && git rev-parse HEAD >&2 && "
+        "\"$mpbench\" run one.yaml && cp \"$mpbench\" copy && MPBENCH_COMMIT=given ./copy run "
+        "one.yaml && echo >> one.yaml && \"${mpbench%%-faults}\" run one.yaml");
+    cli_assert_status(c, 0);
+    c->err[strcspn(c->err, "\n")] = '\0';
+    char expected[200];
+    snprintf(expected, sizeof expected, "%s given %s-dirty", c->err, c->err);
+    cli_assert_query(c,
+                     "SELECT group_concat(value, ' ') FROM (SELECT value FROM run_environment "
+                     "WHERE key = 'git_commit' ORDER BY run)",
+                     expected);
+    cli_assert_query(c,
+                     "SELECT group_concat(run, '') FROM (SELECT run FROM run_environment e WHERE "
+                     "key = 'program' AND value = (SELECT value FROM run_environment WHERE run = 1 "
+                     "AND key = e.key) ORDER BY run)",
+                     "12");
+}
+
 static void test_run__fp32_is_its_own_reference_to_the_bit(void **state)
 {
     cli *c = *state;
@@ -304,6 +330,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, cli_setup, cli_teardown)
     const struct CMUnitTest tests[] = {
         T(test_run__records_a_matrix_and_says_so),
+        T(test_run__says_which_program_ran_on_which_commit),
         T(test_run__fp32_is_its_own_reference_to_the_bit),
         T(test_run__keeps_the_reference_for_the_next_run),
         T(test_run__incident_000_shows_the_exact_error_and_its_repair),
