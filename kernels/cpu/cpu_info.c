@@ -28,24 +28,20 @@ static void cpu_model(char *text, size_t size)
         fclose(f);
 }
 
-/* Cores alone, as Linux tells them.  hwloc would ask each CPU's own instruction, too, moving to it
- * and, in a virtual machine, leaving it each time: most of the time that this took. */
-static void keep_cores(hwloc_topology_t t)
-{
-    hwloc_topology_set_components(t, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
-    hwloc_topology_set_all_types_filter(t, HWLOC_TYPE_FILTER_KEEP_NONE);
-    hwloc_topology_set_type_filter(t, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
-}
-
-bool mp_cpu_topology(struct hwloc_topology **out)
+/* Cores alone. */
+static bool load_topology(bool ask_cpus, hwloc_topology_t *out)
 {
     hwloc_topology_t t;
 
     if (hwloc_topology_init(&t))
         return false;
-    keep_cores(t);
+    if (!ask_cpus)
+        hwloc_topology_set_components(t, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
+    hwloc_topology_set_all_types_filter(t, HWLOC_TYPE_FILTER_KEEP_NONE);
+    hwloc_topology_set_type_filter(t, HWLOC_OBJ_CORE, HWLOC_TYPE_FILTER_KEEP_ALL);
     hwloc_bitmap_t mine = hwloc_bitmap_alloc();
-    const bool loaded = mine && !hwloc_topology_load(t);
+    const bool loaded = mine && !hwloc_topology_load(t) &&
+                        (ask_cpus || hwloc_get_nbobjs_by_type(t, HWLOC_OBJ_CORE) > 0);
     if (loaded && !hwloc_get_cpubind(t, mine, HWLOC_CPUBIND_THREAD))
         hwloc_topology_restrict(t, mine, 0);
     hwloc_bitmap_free(mine);
@@ -54,6 +50,13 @@ bool mp_cpu_topology(struct hwloc_topology **out)
     else
         hwloc_topology_destroy(t);
     return loaded;
+}
+
+/* Linux knows.  Only where it does not say (a container without /sys) hwloc asks each CPU itself:
+ * it moves there, and a virtual machine is left for each question. */
+bool mp_cpu_topology(struct hwloc_topology **out)
+{
+    return load_topology(false, out) || load_topology(true, out);
 }
 
 static int core_count(void)
