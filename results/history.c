@@ -89,21 +89,22 @@ static const char *keep_column(loader *l, sqlite3_stmt *q, int column)
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-/* A library under test tells its versions in keys that begin with its engine's name; together they
- * are its build, and its own commit or version is its revision. */
-#define OF_ENGINE "substr(e.key, 1, length(run.engine) + 1) = run.engine || '.'"
-#define VALUE_OF(key) \
-    "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = " key ")"
-
+/* The native engine is known by its commit and the content of its program.  A library under test
+ * tells its versions in keys that begin with its engine's name; all of them together are its build,
+ * and its own commit or version is its revision. */
 static const char runs_sql[] =
     "SELECT id, uuid, label, started, engine, device, fingerprint, "
-    "CASE engine WHEN 'native' THEN " VALUE_OF("'git_commit'") " ELSE coalesce(" VALUE_OF("engine || '.git_commit_' || engine") ", " VALUE_OF(
-        "engine || '.' || engine") ") END, "
-                                   "CASE engine WHEN 'native' THEN " VALUE_OF(
-                                       "'program_sha256'") " ELSE (SELECT group_concat(key || '=' || value, x'0a') FROM (SELECT key, value FROM "
-                                                           "run_environment e WHERE e.run = run.id AND " OF_ENGINE
-                                                           " ORDER BY key)) END, "
-                                                           "ended < started FROM run ORDER BY started, id";
+    "CASE engine WHEN 'native' THEN "
+    "(SELECT value FROM run_environment WHERE run = id AND key = 'git_commit') ELSE coalesce("
+    "(SELECT value FROM run_environment WHERE run = id AND key = engine || '.git_commit_' || "
+    "engine), "
+    "(SELECT value FROM run_environment WHERE run = id AND key = engine || '.' || engine)) END, "
+    "CASE engine WHEN 'native' THEN "
+    "(SELECT value FROM run_environment WHERE run = id AND key IN ('program', 'program_sha256')) "
+    "ELSE (SELECT group_concat(key || '=' || value, x'0a') FROM "
+    "(SELECT key, value FROM run_environment WHERE run = id AND substr(key, 1, length(engine) + 1) "
+    "= engine || '.' ORDER BY key)) END, "
+    "ended < started FROM run ORDER BY started, id";
 
 static int by_run_id(const void *a, const void *b, void *runs)
 {

@@ -4,8 +4,8 @@
  *     bench_change_points [SERIES] [NOISE]
  *
  * prints a Markdown table.  History is 20, 60 or 200 points; then come 30 nights, with a step at
- * the first of them or without.  An alarm is a change point that no earlier night has shown within 3
- * points.  Without a step each is false; with one, those within 3 points of it count as found. */
+ * the first of them or without.  An alarm is a change point that no earlier night has shown within
+ * 3 points.  Without a step each is false; with one, those within 3 points of it count as found. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,8 +70,8 @@ static const struct {
     double (*next)(double before);
     double grain;
 } noises[] = {
-    {"Gauss", of_gauss, 0},          {"heavy-tailed", of_heavy, 0},
-    {"bimodal", of_bimodal, 0},      {"autocorrelated", of_correlated, 0},
+    {"Gauss", of_gauss, 0},     {"heavy-tailed", of_heavy, 0},
+    {"bimodal", of_bimodal, 0}, {"autocorrelated", of_correlated, 0},
     {"quantised", of_gauss, 1}, {"constant", of_constant, 0},
 };
 enum { NOISES = sizeof noises / sizeof *noises };
@@ -124,7 +124,7 @@ static bool shown(const char *seen, int64_t index)
 static void replay(int mode, const double *x, int history, bool step, tally *t)
 {
     char seen[LONGEST + NEAR + 1] = {0}, now[LONGEST + NEAR + 1], last[LONGEST + NEAR + 1] = {0},
-         fresh[LONGEST + NEAR + 1] = {0};
+                               fresh[LONGEST + NEAR + 1] = {0};
     t->series++;
     for (int night = 0; night <= NIGHTS; night++) {
         mp_change_point *points;
@@ -185,9 +185,10 @@ int main(int argc, char **argv)
                     make(x, noise, histories[h], 0, (uint64_t)k);
                     replay(mode, x, histories[h], false, &none[mode]);
                 }
-            printf("| %s | %d | %.3f / %.3f (rec %.3f / %.3f, van %.3f / %.3f)", noises[noise].name, histories[h],
-                   none[0].alarms / series, none[1].alarms / series, none[0].recent / series,
-                   none[1].recent / series, none[0].vanished / series, none[1].vanished / series);
+            printf("| %s | %d | %.3f / %.3f (rec %.3f / %.3f, van %.3f / %.3f)", noises[noise].name,
+                   histories[h], none[0].alarms / series, none[1].alarms / series,
+                   none[0].recent / series, none[1].recent / series, none[0].vanished / series,
+                   none[1].vanished / series);
             for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
                 tally t[2] = {0};
                 for (int mode = 0; mode < 2; mode++)
@@ -195,9 +196,10 @@ int main(int argc, char **argv)
                         make(x, noise, histories[h], steps[s], (uint64_t)k);
                         replay(mode, x, histories[h], true, &t[mode]);
                     }
-                printf(" | %.0f / %.0f, %.0f / %.0f %%, %d / %d", 100.0 * t[0].found_soon / t[0].series,
-                       100.0 * t[1].found_soon / t[1].series, 100.0 * t[0].found / t[0].series, 100.0 * t[1].found / t[1].series, median_latency(&t[0]),
-                       median_latency(&t[1]));
+                printf(" | %.0f / %.0f, %.0f / %.0f %%, %d / %d",
+                       100.0 * t[0].found_soon / t[0].series, 100.0 * t[1].found_soon / t[1].series,
+                       100.0 * t[0].found / t[0].series, 100.0 * t[1].found / t[1].series,
+                       median_latency(&t[0]), median_latency(&t[1]));
             }
             puts(" |");
             fflush(stdout);

@@ -131,7 +131,7 @@ static void record_night(volume *v, int night)
 {
     char uuid[40], commit[48], program[68];
     const mp_pair environment[] = {
-        {"cpu", "a machine"}, {"git_commit", commit}, {"program_sha256", program}};
+        {"cpu", "a machine"}, {"git_commit", commit}, {"program", program}};
     int64_t run;
 
     snprintf(uuid, sizeof uuid, "00000000-0000-4000-8000-%012d", night);

@@ -229,7 +229,7 @@ static void test_database__refused_ones_lose_nothing(void **state)
             "sha256sum mpbench.db > before; \"$mpbench\" run one.yaml; s=$?; sha256sum -c before "
             ">&2 && exit $s");
     cli_assert_status(c, 3);
-    cli_assert_has(c->err, "has schema version 99, and this mpbench knows versions up to 4");
+    cli_assert_has(c->err, "has schema version 99, and this mpbench knows versions up to 5");
     cli_run(c,
             "echo 'no database, but a long enough text to be read as one' > other.db; cp other.db "
             "copy; \"$mpbench\" run one.yaml --db other.db; s=$?; cmp other.db copy && exit $s");
