@@ -102,28 +102,22 @@ static bool is_exact(const mp_series *s)
     return mp_metric_kind_of(s->metric, s->unit, "").class == MP_METRIC_EXACT;
 }
 
+enum { TOLD = 2 };
+
 /* What became other between two observations, while it is gathered. */
 typedef struct difference {
-    char text[400];
-    size_t length;
+    struct changed {
+        const mp_series *series;
+        double before, after, change;
+    } most[TOLD]; /* those that changed most, in that order */
     int metrics, worse, better;
     double severity;
-    double before, after; /* of the metric that is worse most */
+    bool other_bits;
 } difference;
 
-static void append(difference *d, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void append(difference *d, const char *format, ...)
+static bool differs(const difference *d)
 {
-    const size_t room = sizeof d->text - d->length;
-    va_list args;
-
-    va_start(args, format);
-    const int n = vsnprintf(d->text + d->length, room, format, args);
-    va_end(args);
-    if (n > 0 && (size_t)n < room)
-        d->length += (size_t)n;
-    else
-        d->text[d->length] = '\0'; /* a whole piece, or none */
+    return d->metrics || d->other_bits;
 }
 
 static void add_difference(difference *d, const mp_series *s, double before, double after)
@@ -131,35 +125,53 @@ static void add_difference(difference *d, const mp_series *s, double before, dou
     const bool higher = mp_metric_kind_of(s->metric, s->unit, "").higher_is_better;
     const double change = relative(before, after);
     const bool worse = isnan(after) || (!isnan(before) && (after < before) == higher);
+    int at = d->metrics < TOLD ? d->metrics : TOLD;
 
     d->worse += worse;
     d->better += !worse;
-    if (!d->metrics || (worse && change > d->severity)) {
-        d->severity = worse ? change : 0;
-        d->before = before;
-        d->after = after;
-    }
-    if (d->metrics++ < 4) /* the summaries; a picture's steps say the same again */
-        append(d, "%s%s %.4g -> %.4g", d->length ? ", " : "", s->metric, before, after);
-    else if (d->metrics == 5)
-        append(d, ", more metrics");
+    d->severity = worse && change > d->severity ? change : d->severity;
+    d->metrics++;
+    while (at > 0 && d->most[at - 1].change < change)
+        at--;
+    if (at == TOLD)
+        return;
+    memmove(&d->most[at + 1], &d->most[at], (size_t)(TOLD - 1 - at) * sizeof *d->most);
+    d->most[at] = (struct changed){s, before, after, change};
 }
 
 static difference difference_between(const finder *f, series_range r, int a, int b)
 {
     const mp_observation *o = f->h->observations;
-    difference d = {.before = NAN, .after = NAN};
+    difference d = {.other_bits = o[a].outputs != o[b].outputs && *o[a].outputs && *o[b].outputs};
     double before, after;
 
     for (int i = r.first; i < r.end; i++)
         if (is_exact(&f->h->series[i]) && value_at(&f->h->series[i], a, &before) &&
             value_at(&f->h->series[i], b, &after) && !same_number(before, after))
             add_difference(&d, &f->h->series[i], before, after);
-    if (o[a].outputs != o[b].outputs && *o[a].outputs && *o[b].outputs)
-        append(&d, "%sother bits", d.length ? ", " : "");
-    else if (d.length)
-        append(&d, ", same bits: the reference moved");
     return d;
+}
+
+/* "latent_rel_l2 0.0131 -> 0.0198 (+51 %), other bits" */
+static char *difference_text(const difference *d, bool same_program)
+{
+    char text[600];
+    size_t n = 0;
+
+    for (int i = 0; i < d->metrics && i < TOLD; i++) {
+        const struct changed *c = &d->most[i];
+        const double percent = 100 * (c->after / c->before - 1);
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%.60s %.4g -> %.4g", i ? ", " : "",
+                              c->series->metric, c->before, c->after);
+        if (isfinite(percent))
+            n += (size_t)snprintf(text + n, sizeof text - n, " (%+.2g %%)", percent);
+    }
+    if (d->metrics > TOLD)
+        n += (size_t)snprintf(text + n, sizeof text - n, ", %d more", d->metrics - TOLD);
+    snprintf(text + n, sizeof text - n, "%s%s%s", n ? ", " : "",
+             d->other_bits ? "other bits" : "same bits: the reference moved",
+             same_program ? ", by the same program: not reproducible" : "");
+    return mp_strdup(text);
 }
 
 static const char *build_of(const finder *f, int observation)
@@ -200,10 +212,16 @@ static void mark_fixed(finder *f, int from, int observation)
  * does. */
 static bool undoes(finder *f, series_range r, int first, int observation)
 {
+    const mp_observation *o = f->h->observations;
+
     for (int i = f->out->count - 1; i >= first; i--) {
         const mp_finding *earlier = &f->out->items[i];
-        if (earlier->state != MP_FINDING_FIXED && earlier->direction <= 0 &&
-            !difference_between(f, r, earlier->before, observation).length) {
+        if (earlier->state == MP_FINDING_FIXED || earlier->direction > 0)
+            continue;
+        if (o[earlier->before].outputs != o[observation].outputs)
+            continue; /* the usual case, quickly */
+        const difference left = difference_between(f, r, earlier->before, observation);
+        if (!differs(&left)) {
             mark_fixed(f, i, observation);
             return true;
         }
@@ -217,12 +235,10 @@ static void compare_exactly(finder *f, int subject, series_range r, const int *g
 
     for (int i = 1; i < n && !f->err->code; i++) {
         const int a = good[i - 1], b = good[i];
-        difference d = difference_between(f, r, a, b);
-        if (!d.length || undoes(f, r, first, b))
+        const difference d = difference_between(f, r, a, b);
+        if (!differs(&d) || undoes(f, r, first, b))
             continue;
-        if (build_of(f, a) == build_of(f, b) && *build_of(f, b))
-            append(&d, ", by the same program: not reproducible");
-        char *what = mp_strdup(d.text);
+        char *what = difference_text(&d, build_of(f, a) == build_of(f, b) && *build_of(f, b));
         if (!what)
             no_memory(f);
         else if (!add(f, &(mp_finding){.kind = MP_FINDING_EXACT,
@@ -233,8 +249,8 @@ static void compare_exactly(finder *f, int subject, series_range r, const int *g
                                        .before = a,
                                        .after = b,
                                        .fixed = -1,
-                                       .value_before = d.before,
-                                       .value_after = d.after,
+                                       .value_before = d.metrics ? d.most[0].before : NAN,
+                                       .value_after = d.metrics ? d.most[0].after : NAN,
                                        .low = NAN,
                                        .high = NAN,
                                        .p = NAN,

@@ -166,41 +166,48 @@ static void print_repro(const view *v, const mp_finding *x, FILE *to)
 
 /* ---- groups --------------------------------------------------------------------------------- */
 
-/* "+4.1 to +5.9 %" of the old level. */
-static void interval(const mp_finding *x, char *out, size_t size)
-{
-    const double scale = 100 / fabs(x->value_before);
-
-    if (isfinite(x->low * scale) && isfinite(x->high * scale))
-        snprintf(out, size, "%+.1f to %+.1f %%", x->low * scale, x->high * scale);
-    else
-        snprintf(out, size, "-");
-}
-
 static const char *better_or_worse(const mp_finding *x)
 {
     return x->direction > 0 ? "better" : x->direction < 0 ? "worse" : "other";
 }
 
+/* "+4.1 to +5.9 %, q=0.0012": the change with 95 % confidence, of the old level. */
+static void evidence(const mp_finding *x, char *out, size_t size)
+{
+    const double scale = 100 / fabs(x->value_before);
+    int n = 0;
+
+    snprintf(out, size, "-");
+    if (isfinite(x->low * scale) && isfinite(x->high * scale))
+        n = snprintf(out, size, "%+.1f to %+.1f %%", x->low * scale, x->high * scale);
+    if (!isnan(x->q))
+        snprintf(out + n, size - (size_t)n, "%sq=%.2g", n ? ", " : "", x->q);
+}
+
+/* "open, worse", "better", "fixed". */
+static void standing(const mp_finding *x, char *out, size_t size)
+{
+    const bool better = x->state == MP_FINDING_CONFIRMED && !x->open;
+
+    snprintf(out, size, "%s%s", x->open ? "open, " : "",
+             x->open || better ? better_or_worse(x) : mp_finding_state_names[x->state]);
+}
+
 static void add_finding(const view *v, mp_table *t, const mp_finding *x)
 {
-    char text[64];
+    char text[80];
 
     if (x->id)
         mp_table_add(t, "%lld", (long long)x->id);
     else
         mp_table_add(t, "-");
-    mp_table_add(t, "%s%s", x->open ? "open, " : "",
-                 x->open ? better_or_worse(x) : mp_finding_state_names[x->state]);
+    standing(x, text, sizeof text);
+    mp_table_add(t, "%s", text);
     mp_table_add(t, "%s", mp_finding_kind_names[x->kind]);
     mp_table_add(t, "%s", v->h->subjects[x->subject].key);
     mp_table_add(t, "%s", x->what);
-    interval(x, text, sizeof text);
+    evidence(x, text, sizeof text);
     mp_table_add(t, "%s", text);
-    if (isnan(x->q))
-        mp_table_add(t, "-");
-    else
-        mp_table_add(t, "%.2g", x->q);
 }
 
 static void print_heading(const view *v, const mp_finding *x, int findings, int open, FILE *to)
@@ -224,7 +231,7 @@ static void print_heading(const view *v, const mp_finding *x, int findings, int 
 
 static void print_group(const view *v, int first, FILE *to)
 {
-    static const char *const heads[] = {"id>", "state", "kind", "cell", "what", "95 %", "q>"};
+    static const char *const heads[] = {"id>", "state", "kind", "cell", "what", "evidence"};
     mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
     int findings = 0, open = 0;
 
