@@ -25,6 +25,7 @@ typedef enum mp_store_mode {
     MP_STORE_READ,   /* must exist */
     MP_STORE_UPDATE, /* must exist and hold something; migrated when needed */
     MP_STORE_WRITE,  /* made or migrated when needed */
+    MP_STORE_RENEW,  /* as READ; of an older version, a temporary copy is migrated and read */
 } mp_store_mode;
 
 /* Refuses, with path and remedy: a file that is no database or another program's (application_id),

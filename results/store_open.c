@@ -199,8 +199,10 @@ static mp_code configure(mp_store *s, mp_error *err)
 {
     sqlite3_extended_result_codes(s->db, 1);
     sqlite3_busy_timeout(s->db, BUSY_MS);
-    /* The file is not trusted: no functions with side effects from its schema. */
+    /* The file is not trusted: no functions with side effects from its schema, and no triggers, of
+     * which mpbench has none. */
     sqlite3_db_config(s->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(s->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     return mp_db_exec(s,
                       "PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON; "
                       "PRAGMA cell_size_check = ON",
@@ -279,6 +281,31 @@ static mp_code open_to_write(mp_store *s, bool fill, mp_error *err)
     return MP_OK;
 }
 
+/* The file stays as it is: a copy, which SQLite keeps in a file without a name, takes its place. */
+static mp_code renew(mp_store *s, mp_error *err)
+{
+    mp_store copy = {.path = s->path};
+
+    if (open_file(&copy, "", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err))
+        goto done;
+    sqlite3_backup *b = sqlite3_backup_init(copy.db, "main", s->db, "main");
+    if (b)
+        sqlite3_backup_step(b, -1);
+    if (!b || sqlite3_backup_finish(b)) {
+        mp_db_fail(&copy, err);
+        goto done;
+    }
+    if (migrate(&copy, err))
+        goto done;
+    sqlite3_close(s->db);
+    s->db = copy.db;
+    s->version = SCHEMA_VERSION;
+    return MP_OK;
+done:
+    sqlite3_close(copy.db);
+    return err->code;
+}
+
 mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_error *err)
 {
     mp_store *s;
@@ -291,8 +318,11 @@ mp_code mp_store_open(const char *path, mp_store_mode mode, mp_store **out, mp_e
         mp_free(s);
         return mp_error_set(err, MP_ENOMEM, "no memory for a database handle");
     }
-    if (mode == MP_STORE_READ ? open_to_read(s, err)
-                              : open_to_write(s, mode == MP_STORE_WRITE, err)) {
+    if (mode == MP_STORE_WRITE || mode == MP_STORE_UPDATE)
+        open_to_write(s, mode == MP_STORE_WRITE, err);
+    else if (!open_to_read(s, err) && mode == MP_STORE_RENEW && s->version < SCHEMA_VERSION)
+        renew(s, err);
+    if (err->code) {
         mp_store_close(s);
         return err->code;
     }
