@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ int mp_cmd_run(int argc, char **argv)
     static const char *const devices[] = {"cpu", "cuda", NULL};
     static const char *const references[] = {"own", "native", NULL};
     mp_arena *a = mp_arena_create();
+    const char *shard = NULL;
     mp_run_options o = {.plan = {.repeat = -1, .warmup = -1},
                         .format = "text",
                         .engine = "native",
@@ -68,6 +70,8 @@ int mp_cmd_run(int argc, char **argv)
                   "write a trace, too: stages, modules and ops in time, for ui.perfetto.dev"),
         MP_OPTION("callgrind", FLAG, &o.callgrind, NULL,
                   "count each cell's instructions exactly, in a second run under valgrind"),
+        MP_OPTION("shard", TEXT, &shard, "I/N",
+                  "run the I-th of N parts of the cells, on N machines; see `mpbench merge`"),
         MP_OPTION("resume", FLAG, &o.resume, NULL, "go on with the newest run of these cells"),
         MP_OPTION("dry-run", FLAG, &o.dry_run, NULL,
                   "check everything, say what each cell will do, stop"),
@@ -95,9 +99,14 @@ int mp_cmd_run(int argc, char **argv)
         .option_count = sizeof options / sizeof *options,
         .min_operands = 1,
         .max_operands = -1};
+    mp_error err = {0};
     int status;
 
-    if (mp_options_parse(a, &usage, argc, argv, &o.plan.paths, &status)) {
+    const bool parsed = mp_options_parse(a, &usage, argc, argv, &o.plan.paths, &status);
+    if (parsed && shard && mp_shard_parse(shard, &o.plan.shard, &err)) {
+        fprintf(stderr, "mpbench run: %s\n", err.text);
+        status = MP_EXIT_USAGE;
+    } else if (parsed) {
         o.command = quote_command(a, argc, argv);
         o.plan.engine_flags = engine_flags(a, &o);
         status = mp_run_all(a, &o);

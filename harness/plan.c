@@ -669,6 +669,7 @@ mp_code mp_plan_make(mp_arena *a, const mp_plan_options *o, mp_plan *out, mp_err
                                           : "the files have no cells: exclude drops them all");
     if (check_cells(&b))
         return err->code;
+    mp_shard_take(a, &o->shard, out);
     mp_sha256_init(&h);
     for (int i = 0; i < out->count; i++) {
         mp_sha256_update(&h, out->cells[i].key, strlen(out->cells[i].key) + 1);

@@ -4,6 +4,7 @@
 
 #include "harness/options.h"
 #include "harness/scenario.h"
+#include "harness/shard.h"
 
 typedef struct mp_cell {
     mp_scenario scenario;
@@ -26,6 +27,7 @@ typedef struct mp_plan_options {
     mp_words set;       /* KEY=VAL: replaces the file's value and the matrix's axis of that key */
     mp_words only;      /* KEY=VAL[,KEY=VAL]: keeps the cells for which all of it holds */
     int repeat, warmup; /* -1: the scenario's */
+    mp_shard shard;     /* of all that are left; it may be empty */
     /* What else can be said against a cell: the engine's check. */
     mp_code (*check)(const mp_scenario *s, mp_error *err);
     const char *engine_flags; /* of repro lines: " --engine diffusers", or "" */

@@ -23,12 +23,6 @@ static const struct {
     {"finding_event", {"finding", "at", "state"}, "0"},
 };
 
-/* Two machines that make one reference make it at two moments. */
-static bool may_differ(const char *table, const char *column)
-{
-    return !strcmp(table, "reference") && !strcmp(column, "made");
-}
-
 /* From the ids of one table of `in`, in ascending order, to those of `out`. */
 typedef struct id_map {
     struct id_pair {
@@ -191,12 +185,13 @@ static bool in_key(const mp_db_table *t, const mp_db_column *c)
 
 static bool says_something(const mp_db_table *t, const mp_db_column *c)
 {
-    return strcmp(c->name, "id") && !may_differ(t->name, c->name);
+    (void)t;
+    return strcmp(c->name, "id") != 0;
 }
 
 static bool says_more(const mp_db_table *t, const mp_db_column *c)
 {
-    return says_something(t, c) && !c->key;
+    return !c->key && (strcmp(t->name, "reference") || strcmp(c->name, "made"));
 }
 
 /* ---- notes ---------------------------------------------------------------------------------- */
@@ -360,7 +355,7 @@ static mp_code merge_ids(merger *m, const mp_db_table *t)
     return m->err->code;
 }
 
-/* ---- other tables --------------------------------------------------------------------------- */
+/* ---- what belongs to a run or a cell -------------------------------------------------------- */
 
 static mp_code prepare_insert(merger *m, const mp_db_table *t, sqlite3_stmt **out)
 {
@@ -418,34 +413,66 @@ static mp_code merge_belongings(merger *m, const mp_db_table *t)
     return m->err->code;
 }
 
-/* Rows known by their content: references, pictures. */
-static mp_code merge_contents(merger *m, const mp_db_table *t)
+/* ---- tables of contents --------------------------------------------------------------------- */
+
+typedef struct content_statements {
+    sqlite3_stmt *read, *insert, *same, *older;
+} content_statements;
+
+static mp_code prepare_contents(merger *m, const mp_db_table *t, content_statements *q)
 {
-    sqlite3_stmt *read = NULL, *insert = NULL, *same = NULL;
     sqlite3_str *s = sqlite3_str_new(NULL);
-    bool row = true, added = false, found;
 
     sqlite3_str_appendall(s, "SELECT ");
     add_columns(s, t);
     sqlite3_str_appendf(s, " FROM \"%w\"", t->name);
-    if (!prepare(m, m->in, s, &read) && !prepare_insert(m, t, &insert)) {
-        s = sqlite3_str_new(NULL);
-        sqlite3_str_appendall(s, "SELECT ");
-        add_equal(s, t, says_more);
-        sqlite3_str_appendf(s, " FROM \"%w\" WHERE ", t->name);
-        add_equal(s, t, in_key);
-        prepare(m, m->out, s, &same);
-    }
-    while (!m->err->code && !mp_db_step(m->in, read, &row, m->err) && row)
-        if (!add_row(m, t, read, insert, &added) && !added && !bind_row(m, t, read, same) &&
-            !mp_db_step(m->out, same, &found, m->err)) {
-            if (found && !sqlite3_column_int(same, 0))
-                note_kept(m, t, read);
-            sqlite3_reset(same);
-        }
-    sqlite3_finalize(read);
-    sqlite3_finalize(insert);
-    sqlite3_finalize(same);
+    if (prepare(m, m->in, s, &q->read) || prepare_insert(m, t, &q->insert))
+        return m->err->code;
+
+    s = sqlite3_str_new(NULL);
+    sqlite3_str_appendall(s, "SELECT ");
+    add_equal(s, t, says_more);
+    sqlite3_str_appendf(s, " FROM \"%w\" WHERE ", t->name);
+    add_equal(s, t, in_key);
+    if (prepare(m, m->out, s, &q->same))
+        return m->err->code;
+    /* A reference that two machines made alike counts as made when it was first, in any order. */
+    return mp_db_prepare(m->out, "UPDATE reference SET made = ?2 WHERE key = ?1 AND made > ?2",
+                         &q->older, m->err);
+}
+
+/* A row under a key that is in `out`, too. */
+static mp_code meet_content(merger *m, const mp_db_table *t, const content_statements *q)
+{
+    bool found;
+
+    if (bind_row(m, t, q->read, q->same) || mp_db_step(m->out, q->same, &found, m->err))
+        return m->err->code;
+    const bool same = found && sqlite3_column_int(q->same, 0);
+    sqlite3_reset(q->same);
+    if (!same)
+        note_kept(m, t, q->read);
+    else if (!strcmp(t->name, "reference") &&
+             !sqlite3_bind_value(q->older, 1, sqlite3_column_value(q->read, 0)) &&
+             !sqlite3_bind_value(q->older, 2, sqlite3_column_value(q->read, 1)))
+        put(m->out, q->older, m->err);
+    return m->err->code;
+}
+
+/* Rows known by their content: references, pictures. */
+static mp_code merge_contents(merger *m, const mp_db_table *t)
+{
+    content_statements q = {0};
+    bool row = true, added = false;
+
+    prepare_contents(m, t, &q);
+    while (!m->err->code && !mp_db_step(m->in, q.read, &row, m->err) && row)
+        if (!add_row(m, t, q.read, q.insert, &added) && !added)
+            meet_content(m, t, &q);
+    sqlite3_finalize(q.read);
+    sqlite3_finalize(q.insert);
+    sqlite3_finalize(q.same);
+    sqlite3_finalize(q.older);
     return m->err->code;
 }
 

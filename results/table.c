@@ -182,8 +182,7 @@ static bool is_formula(const char *text)
     return false;
 }
 
-/* RFC 4180.  A formula gets an apostrophe in front; of controls only newlines stay. */
-static void print_csv(FILE *to, const char *text)
+void mp_print_csv(FILE *to, const char *text)
 {
     const bool formula = is_formula(text);
     const bool quoted = formula || strpbrk(text, ",\"\n") || *text == ' ';
@@ -326,7 +325,7 @@ static void print_csv_table(const mp_table *t, FILE *to)
 {
     for (int i = 0; i + t->columns <= t->count; i += t->columns)
         for (int k = 0; k < t->columns; k++) {
-            print_csv(to, t->cells[i + k]);
+            mp_print_csv(to, t->cells[i + k]);
             fputs(k + 1 < t->columns ? "," : "\r\n", to);
         }
 }

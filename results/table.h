@@ -28,6 +28,9 @@ void mp_table_print(const mp_table *t, mp_format format, int indent, FILE *to);
 void mp_print_plain(FILE *to, const char *text, int indent);
 /* The same as a string (mp_free); NULL: no memory. */
 char *mp_plain_text(const char *text);
+/* A field of CSV, RFC 4180.  A formula gets an apostrophe in front; of controls only newlines stay.
+ */
+void mp_print_csv(FILE *to, const char *text);
 /* For a line of Markdown: also what would be markup there is escaped. */
 void mp_print_markdown(FILE *to, const char *text);
 
