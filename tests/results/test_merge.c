@@ -554,6 +554,60 @@ static void test_merge__reports_each_failed_allocation(void **state)
     free(before);
 }
 
+/* ---- SQLite's own memory -------------------------------------------------------------------- */
+
+static sqlite3_mem_methods memory;
+static int64_t fail_in; /* requests of SQLite until one is refused, once; 0: never */
+
+static void *refusing_malloc(int n)
+{
+    return fail_in > 0 && !--fail_in ? NULL : memory.xMalloc(n);
+}
+
+static void *refusing_realloc(void *block, int n)
+{
+    return fail_in > 0 && !--fail_in ? NULL : memory.xRealloc(block, n);
+}
+
+static void test_merge__is_whole_or_nothing_whenever_sqlite_lacks_memory(void **state)
+{
+    (void)state;
+    const char *in = scratch_file("in2.db"), *out = scratch_file("out2.db");
+    int failures = 0;
+
+    full_database(in, "1");
+    full_database(out, "12");
+    char *all = full_content(out), *before = NULL;
+    bool reached = true;
+    /* Each request of the start, then fewer and fewer. */
+    for (int64_t n = 1; reached; n += 1 + n / 50) {
+        mp_merge_report r;
+        mp_error err = {0};
+        if (!before) {
+            remove(out);
+            full_database(out, "2");
+            before = full_content(out);
+        }
+        fail_in = n;
+        const mp_code code = try_merge(out, in, &r, &err);
+        reached = fail_in == 0;
+        fail_in = 0;
+        char *after = full_content(out);
+        if (code)
+            assert_int_equal(code, MP_ENOMEM);
+        assert_string_equal(after, code ? before : all);
+        free(after);
+        failures += code != MP_OK;
+        if (!code) { /* SQLite can do without some of what it asks for */
+            free(before);
+            before = NULL;
+        }
+    }
+    free(all);
+    free(before);
+    assert_true(failures > 100);
+}
+
 static int end(void **state)
 {
     free(notes);
@@ -583,7 +637,16 @@ int main(void)
         cmocka_unit_test(test_merge__leaves_out_alone_when_in_is_damaged),
         cmocka_unit_test(test_merge__leaves_out_as_it_was_when_the_disk_is_full),
         cmocka_unit_test(test_merge__reports_each_failed_allocation),
+        cmocka_unit_test(test_merge__is_whole_or_nothing_whenever_sqlite_lacks_memory),
     };
+    sqlite3_mem_methods refusing;
 
+    if (sqlite3_config(SQLITE_CONFIG_GETMALLOC, &memory))
+        return 1;
+    refusing = memory;
+    refusing.xMalloc = refusing_malloc;
+    refusing.xRealloc = refusing_realloc;
+    if (sqlite3_config(SQLITE_CONFIG_MALLOC, &refusing))
+        return 1;
     return cmocka_run_group_tests(tests, scratch_make, end);
 }
