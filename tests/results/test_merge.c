@@ -238,16 +238,36 @@ static void test_merge__completes_what_was_still_running(void **state)
 static void test_merge__an_end_counts_more_than_an_interruption(void **state)
 {
     (void)state;
-    const char *lost = scratch_file("lost.db"), *done = scratch_file("well.db");
+    const char *lost = scratch_file("lost.db"), *done = scratch_file("well.db"),
+               *half = scratch_file("half1.db");
     const char *a = scratch_file("a1.db"), *b = scratch_file("b1.db");
 
+    full_database(half, "1");
+    sql_run(half, HALF);
     full_database(lost, "1"); /* a copy of the file, in which --resume found the cell dead */
     sql_run(lost, HALF "; UPDATE cell SET status = 'interrupted', ended = 'x' WHERE id = 2");
     full_database(done, "1");
-    merge(a, lost), merge(a, done);
-    merge(b, done), merge(b, lost);
+    merge(a, half), merge(a, lost);
+    assert_same_content(a, lost);
+    merge(a, done);
+    merge(b, done), merge(b, lost), merge(b, half);
     assert_same_content(a, done);
     assert_same_content(b, done);
+}
+
+static void test_merge__gathers_the_events_of_a_finding(void **state)
+{
+    (void)state;
+    const char *in = scratch_file("event.db"), *out = scratch_file("events.db");
+
+    full_database(in, "1");
+    full_database(out, "1");
+    sql_run(in, "UPDATE finding_event SET at = '2026-01-02' WHERE state = 'detected'");
+    const mp_merge_report r = merge(out, in);
+    assert_int_equal(r.rest.added, 1);
+    assert_int_equal(r.kept, 0);
+    assert_sql(out, "SELECT group_concat(at) FROM finding_event WHERE state = 'detected'",
+               "2026-01-01T02:00:00.000Z,2026-01-02");
 }
 
 static void test_merge__tells_cells_of_one_moment_apart(void **state)
@@ -400,7 +420,7 @@ static void test_merge__refuses_what_only_looks_like_its_tables(void **state)
         "ALTER TABLE output ADD COLUMN more TEXT",
         "ALTER TABLE sample RENAME COLUMN seconds TO minutes",
         "DROP TABLE cell_limit; CREATE TABLE cell_limit (cell INTEGER NOT NULL REFERENCES cell(id), "
-        "metric TEXT NOT NULL, kind TEXT NOT NULL, value REAL AS (1.0), PRIMARY KEY (cell, metric, "
+        "metric TEXT NOT NULL, kind TEXT NOT NULL, value REAL NOT NULL AS (1.0), PRIMARY KEY (cell, metric, "
         "kind)) STRICT, WITHOUT ROWID",
         "DROP TABLE op_profile",
     };
@@ -412,7 +432,21 @@ static void test_merge__refuses_what_only_looks_like_its_tables(void **state)
         sql_run(in, masks[i]);
         refuses(out, in, "is not the table of that name that mpbench makes");
     }
-    assert_same_content(out, out);
+}
+
+static void test_merge__refuses_an_out_of_other_tables(void **state)
+{
+    (void)state;
+    const char *in = scratch_file("usual.db"), *out = scratch_file("unusual.db");
+    mp_merge_report r;
+    mp_error err = {0};
+
+    full_database(in, "1");
+    full_database(out, "");
+    sql_run(out, "DROP TABLE cell_limit; CREATE TABLE cell_limit (cell, metric, kind, value)");
+    assert_int_equal(try_merge(out, in, &r, &err), MP_EDB);
+    assert_non_null(strstr(err.text, "unusual.db: 'cell_limit' is not the table of that name"));
+    assert_sql(out, "SELECT count(*) FROM run", "0");
 }
 
 static void test_merge__no_trigger_acts(void **state)
@@ -625,12 +659,14 @@ int main(void)
         cmocka_unit_test(test_merge__takes_an_empty_database_and_one_of_one_run),
         cmocka_unit_test(test_merge__completes_what_was_still_running),
         cmocka_unit_test(test_merge__an_end_counts_more_than_an_interruption),
+        cmocka_unit_test(test_merge__gathers_the_events_of_a_finding),
         cmocka_unit_test(test_merge__tells_cells_of_one_moment_apart),
         cmocka_unit_test(test_merge__keeps_what_differs_and_says_so),
         cmocka_unit_test(test_merge__notes_are_few_and_harmless),
         cmocka_unit_test(test_merge__reads_every_older_version_and_leaves_it_alone),
         cmocka_unit_test(test_merge__heeds_the_log_of_a_killed_writer),
         cmocka_unit_test(test_merge__refuses_what_only_looks_like_its_tables),
+        cmocka_unit_test(test_merge__refuses_an_out_of_other_tables),
         cmocka_unit_test(test_merge__no_trigger_acts),
         cmocka_unit_test(test_merge__refuses_rows_that_belong_to_nothing),
         cmocka_unit_test(test_merge__refuses_other_files),
