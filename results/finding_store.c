@@ -10,8 +10,12 @@
 
 enum { FINDINGS_SINCE = 5, MIN_SEGMENT = 3 };
 
-#define NOW          "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
-#define NEWEST_EVENT "(SELECT max(e.id) FROM finding_event e WHERE e.finding = finding.id)"
+#define NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+#define NEWEST_EVENT                                                                           \
+    "(SELECT e.id FROM finding_event e WHERE e.finding = finding.id ORDER BY e.at DESC, e.id " \
+    "DESC LIMIT 1)"
+/* By time, since older events come by merge; so none may say that it was before those on record. */
+#define LATEST "max(" NOW ", coalesce((SELECT max(at) FROM finding_event WHERE finding = ?1), ''))"
 
 typedef struct recall {
     mp_store *s;
@@ -315,7 +319,7 @@ static mp_code record(recall *r)
         "fingerprint, metric, step, module, before_cell, after_cell, stage) VALUES (?, ?, ?, ?, ?, "
         "?, ?, ?, ?, ?, ?, ?, ?)";
     static const char event_sql[] =
-        "INSERT INTO finding_event (finding, at, state, why, before, after, p) VALUES (?, " NOW
+        "INSERT INTO finding_event (finding, at, state, why, before, after, p) VALUES (?1, " LATEST
         ", ?, ?, ?, ?, ?)";
     sqlite3_stmt *finding = NULL, *event = NULL;
 
@@ -379,7 +383,7 @@ static mp_code acknowledge(mp_store *s, int64_t id, bool siblings, const char *w
     bool row = true, found = false;
 
     if (!mp_db_prepare(s,
-                       "INSERT INTO finding_event (finding, at, state, why) VALUES (?, " NOW
+                       "INSERT INTO finding_event (finding, at, state, why) VALUES (?1, " LATEST
                        ", 'acknowledged', ?)",
                        &put_q, err) &&
         !mp_db_prepare(s, ids_sql, &q, err))

@@ -469,6 +469,26 @@ static void test_regressions__keeps_an_acknowledgement_and_its_reason(void **sta
     mp_store_close(s);
 }
 
+static void test_regressions__takes_the_newest_event_by_its_time(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("late.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 20, 2.4);
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_CONFIRMED, 1);
+    acknowledge(s, 1, false, "known", MP_OK, "");
+    /* as merge brings it from another database */
+    sql_run(mp_store_path(s), "INSERT INTO finding_event (finding, at, state) VALUES (1, "
+                              "'2020-01-01T00:00:00.000Z', 'detected')");
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_ACKNOWLEDGED, 1);
+    sql_run(mp_store_path(s), "INSERT INTO finding_event (finding, at, state) VALUES (1, "
+                              "'2999-01-01T00:00:00.000Z', 'confirmed')");
+    acknowledge(s, 1, false, "also before a clock that is wrong", MP_OK, "");
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_ACKNOWLEDGED, 1);
+    mp_store_close(s);
+}
+
 static void test_regressions__acknowledges_all_that_one_commit_changed(void **state)
 {
     (void)state;
@@ -689,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_regressions__raises_an_alarm_when_better_bits_are_lost),
         cmocka_unit_test(test_regressions__puts_a_newly_failing_cell_first),
         cmocka_unit_test(test_regressions__keeps_an_acknowledgement_and_its_reason),
+        cmocka_unit_test(test_regressions__takes_the_newest_event_by_its_time),
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
         cmocka_unit_test(test_regressions__records_nothing_unasked),
         cmocka_unit_test(test_regressions__shows_both_ends_and_what_else_changed),
