@@ -2,8 +2,8 @@
 """How mpbench bears a database of a year: rows for ci/bench_compare.py.
 
 365 nights of 200 cells with 140 metric rows each, 10 million of them and 15 million rows in all, are written as a run
-writes them, each cell twice in a transaction of its own; then each command reads the whole. Targets: 200,000 rows a
-second written, list and compare within 1 s, regressions over everything within 30 s. MiB of "write" is the file's size.
+writes them, each cell twice in a transaction of its own; then each command reads the whole, and merge copies it.
+Targets: 200,000 rows a second written and merged, list and compare within 1 s, regressions over everything within 30 s. MiB of "write" is the file's size.
 """
 
 import json
@@ -48,4 +48,6 @@ def bench_volume(build: str, rounds: int, env: dict[str, str]) -> list[dict]:
         for name, words in COMMANDS.items():
             took = [run([f"{build}/mpbench", *words, "--db", str(db)], env) for _ in range(min(rounds, 3))]
             table.append(row(name, f"{made['rows'] / 1e6:.1f} million rows", min(took)[0], max(t[1] for t in took)))
+        seconds, mib = run([f"{build}/mpbench", "merge", f"{folder}/merged.db", str(db)], env)
+        table.append(row("merge", f"{made['rows'] / seconds:,.0f} rows/s", seconds, mib))
         return table
