@@ -52,7 +52,8 @@ static int export_all(const exporting *x)
     mp_store *s = NULL;
     mp_error err = {0};
 
-    if (!check(x, &err) && !mp_store_open(x->db, MP_STORE_RENEW, &s, &err))
+    if (!check(x, &err) && !mp_store_open(x->db, MP_STORE_RENEW, &s, &err) &&
+        !mp_export_check(s, &x->options, &err))
         export_to(x, s, &err);
     mp_store_close(s);
     if (!err.code)

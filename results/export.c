@@ -239,14 +239,23 @@ static mp_code check_names(mp_store *s, const mp_export_options *o, mp_error *er
     return err->code;
 }
 
+mp_code mp_export_check(mp_store *s, const mp_export_options *o, mp_error *err)
+{
+    mp_db_tables *all = NULL;
+
+    if (!mp_db_tables_load(&all, err) && !mp_db_tables_check(all, s, err))
+        check_names(s, o, err);
+    mp_free(all);
+    return err->code;
+}
+
 mp_code mp_export(mp_store *s, const mp_export_options *o, FILE *to, mp_error *err)
 {
     mp_db_tables *all = NULL;
 
     if (mp_db_tables_load(&all, err))
         return err->code;
-    if (!mp_db_tables_check(all, s, err) && !mp_db_begin_reading(s, err)) {
-        check_names(s, o, err);
+    if (!mp_db_begin_reading(s, err)) {
         for (int i = 0; mp_export_names[i + 1] && !err->code; i++)
             if (!strcmp(o->table, "all") || !strcmp(o->table, exports[i].name))
                 export_table(s, all, i, o, to, err);

@@ -17,8 +17,10 @@ typedef struct mp_export_options {
     bool csv;             /* else JSON lines */
 } mp_export_options;
 
-/* s: opened with MP_STORE_RENEW.  MP_EMISSING: there is no such run or scenario.  Stops early where
- * `to` takes no more: whether it took everything, its owner asks it. */
+/* To be asked first, also before a file is opened to write.  s: opened with MP_STORE_RENEW.
+ * MP_EMISSING: there is no such run or scenario; MP_EDB: its tables are none of mpbench's. */
+mp_code mp_export_check(mp_store *s, const mp_export_options *o, mp_error *err);
+/* Stops early where `to` takes no more: whether it took everything, its owner asks it. */
 mp_code mp_export(mp_store *s, const mp_export_options *o, FILE *to, mp_error *err);
 
 #endif

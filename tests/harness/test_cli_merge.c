@@ -200,8 +200,11 @@ static void test_export__refuses_what_it_cannot_do(void **state)
     cli_run(c, "\"$mpbench\" export --db 1.db --table metric");
     cli_assert_status(c, 2);
     cli_assert_has(c->err, "--table: found 'metric', expected one of: runs, environment, cells");
-    cli_run(c, "\"$mpbench\" export --db 1.db --run nobody");
+    cli_run(c,
+            "echo kept > x.csv; \"$mpbench\" export --db 1.db --run nobody --out x.csv; s=$?; cat "
+            "x.csv; exit $s");
     cli_assert_status(c, 2);
+    assert_string_equal(c->out, "kept\n");
     cli_assert_has(c->err, "1.db: has no run 'nobody'");
     cli_run(c, "\"$mpbench\" export");
     cli_assert_status(c, 2);

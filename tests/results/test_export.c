@@ -14,7 +14,7 @@ static char *try_export(const char *path, mp_export_options o, mp_error *err)
     mp_store *s = NULL;
 
     assert_non_null(f);
-    if (!mp_store_open(path, MP_STORE_RENEW, &s, err))
+    if (!mp_store_open(path, MP_STORE_RENEW, &s, err) && !mp_export_check(s, &o, err))
         mp_export(s, &o, f, err);
     mp_store_close(s);
     assert_int_equal(fclose(f), 0);
@@ -184,6 +184,22 @@ static void test_export__says_that_there_is_no_such_run_or_scenario(void **state
     free(try_export(path, (mp_export_options){.table = "cells", .scenario = "s'"}, &other));
     assert_int_equal(other.code, MP_EMISSING);
     assert_non_null(strstr(other.text, "has no cell of a scenario 's''"));
+}
+
+static void test_export__refuses_what_only_looks_like_its_tables(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("mask.db");
+    mp_error err = {0};
+
+    full_database(path, "1");
+    /* a view that never ends */
+    sql_run(path,
+            "ALTER TABLE run RENAME TO r; CREATE VIEW run AS WITH RECURSIVE n(id) AS (SELECT 1 "
+            "UNION ALL SELECT 1 FROM n) SELECT id, '' AS uuid, '' AS label FROM n");
+    free(try_export(path, (mp_export_options){.table = "cells", .run = "1"}, &err));
+    assert_int_equal(err.code, MP_EDB);
+    assert_non_null(strstr(err.text, "'run' is not the table of that name that mpbench makes"));
 }
 
 /* ---- what is in the cells ------------------------------------------------------------------- */
@@ -377,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_export__shows_rows_that_belong_to_nothing),
         cmocka_unit_test(test_export__takes_one_run_or_scenario),
         cmocka_unit_test(test_export__says_that_there_is_no_such_run_or_scenario),
+        cmocka_unit_test(test_export__refuses_what_only_looks_like_its_tables),
         cmocka_unit_test(test_export__makes_csv_safe_for_spreadsheets),
         cmocka_unit_test(test_export__loses_nothing_in_json),
         cmocka_unit_test(test_export__writes_numbers_whole_and_infinite_ones_as_words),
