@@ -9,6 +9,9 @@
 
 #include "kernels/core/memory.h"
 
+/* Up to so many differences, all ways to give them signs are counted: 2^50 is an exact double. */
+enum { EXACT_SIGNS = 50 };
+
 /* Up to this n_a * n_b the null distribution is counted: 20 against 20 is C(40, 20) = 1.4e11
  * samples, so every count is an exact double. */
 enum { EXACT_PAIRS = 400 };
@@ -162,6 +165,100 @@ double mp_mann_whitney_floor(int64_t n_a, int64_t n_b)
         choices = choices * (a + (double)k) / (double)k;
     return fmin(1, 2 / choices);
 }
+
+/* ---- the median's interval ------------------------------------------------------------------ */
+
+mp_interval mp_median_interval(const double *x, int64_t n)
+{
+    mp_interval out = {NAN, NAN};
+    int64_t k = 0; /* the k + 1st smallest and largest */
+
+    /* Fewer than 6 values: even the smallest and the largest are too near. */
+    if (n < 1 || n > INT32_MAX || has_nan(x, n) ||
+        2 * gsl_cdf_binomial_P(0, 0.5, (unsigned)n) > 0.05)
+        return out;
+    double *sorted = mp_alloc((size_t)n, sizeof *sorted);
+    if (!sorted)
+        return out;
+    memcpy(sorted, x, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    while (2 * gsl_cdf_binomial_P((unsigned)k + 1, 0.5, (unsigned)n) <= 0.05)
+        k++;
+    out = (mp_interval){sorted[k], sorted[n - 1 - k]};
+    mp_free(sorted);
+    return out;
+}
+
+/* ---- paired differences --------------------------------------------------------------------- */
+
+/* Ways to give signs to the n ranks such that the positive ones sum to at most `least`, or at least
+ * to the rest: twice one tail, since the two are mirror images. */
+static double exact_signed_p(const ranked *d, int64_t n, int64_t least)
+{
+    double *counts = mp_alloc((size_t)least + 1, sizeof *counts); /* by sum of doubled ranks */
+    double tail = 0;
+
+    if (!counts)
+        return NAN;
+    counts[0] = 1;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t s = least; s >= d[i].rank2; s--) /* downwards: each rank once */
+            counts[s] += counts[s - d[i].rank2];
+    for (int64_t s = 0; s <= least; s++)
+        tail += counts[s];
+    mp_free(counts);
+    return fmin(1, 2 * ldexp(tail, -(int)n));
+}
+
+/* The ranks' signs are fair coins: the sum's variance is a quarter of the sum of their squares. */
+static double normal_signed_p(const ranked *d, int64_t n, int64_t least)
+{
+    double sum = 0, squares = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        const double rank = (double)d[i].rank2 / 2;
+        sum += rank;
+        squares += rank * rank;
+    }
+    const double z = (sum / 2 - (double)least / 2 - 0.5) / sqrt(squares / 4);
+    return fmin(1, 2 * gsl_cdf_ugaussian_Q(z));
+}
+
+double mp_wilcoxon(const double *d, int64_t n, double *balance)
+{
+    int64_t zeros = 0, up = 0, down = 0;
+
+    *balance = 0;
+    if (n <= 0)
+        return 1;
+    if (has_nan(d, n))
+        return NAN;
+    ranked *pool = mp_alloc((size_t)n, sizeof *pool);
+    if (!pool)
+        return NAN;
+    for (int64_t i = 0; i < n; i++) {
+        pool[i] = (ranked){.value = fabs(d[i]), .first = d[i] > 0};
+        zeros += d[i] == 0;
+    }
+    rank_pool(pool, n); /* the zeros come first, and are left out from here on */
+    for (int64_t i = zeros; i < n; i++)
+        *(pool[i].first ? &up : &down) += pool[i].rank2;
+    const int64_t least = up < down ? up : down, rest = n - zeros;
+    const double p = !rest                 ? 1
+                     : rest <= EXACT_SIGNS ? exact_signed_p(pool + zeros, rest, least)
+                                           : normal_signed_p(pool + zeros, rest, least);
+    if (rest)
+        *balance = (double)(up - down) / (double)(up + down);
+    mp_free(pool);
+    return p;
+}
+
+double mp_wilcoxon_floor(int64_t n)
+{
+    return n <= 0 ? 1 : fmin(1, ldexp(1, (int)(1 - (n < 1000 ? n : 1000))));
+}
+
+/* ---- many tests ----------------------------------------------------------------------------- */
 
 typedef struct tested {
     double p;

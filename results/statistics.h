@@ -1,5 +1,5 @@
-/* Order statistics for samples of time and memory; distributions come from GSL.  Without memory, or
- * with a NaN among the samples, they are NaN. */
+/* Order statistics for samples of time, memory and drift; distributions come from GSL.  Without
+ * memory, or with a NaN among the samples, they are NaN. */
 #ifndef MP_RESULTS_STATISTICS_H
 #define MP_RESULTS_STATISTICS_H
 
@@ -19,5 +19,22 @@ double mp_mann_whitney_floor(int64_t n_a, int64_t n_b);
 /* Benjamini and Hochberg, 1995: q[i] is the smallest share of false discoveries at which p[i] is
  * one of them.  A NaN is no test, and stays one.  q may be p.  Without memory all q are NaN. */
 void mp_benjamini_hochberg(const double *p, int64_t n, double *q);
+
+/* Where the median of what x is a sample of lies with 95 % or more: between two values of x, by the
+ * binomial distribution.  NaN below 6 values, where no two are far enough apart. */
+typedef struct mp_interval {
+    double low, high;
+} mp_interval;
+mp_interval mp_median_interval(const double *x, int64_t n);
+
+/* Two-sided Wilcoxon signed-rank test of paired differences.  Zeros are ranked and then left out
+ * (Pratt), so that differences which all grow cannot become less significant, as they can where
+ * zeros are dropped first.  Up to 50 other ones all signs are counted, whatever the ties, else the
+ * normal approximation with tie and continuity corrections.  *balance is the rank-biserial
+ * correlation: 1 if all differences are positive, -1 if all are negative.  p = 1 for nothing but
+ * zeros. */
+double mp_wilcoxon(const double *d, int64_t n, double *balance);
+/* The smallest p that n differences other than 0 can give. */
+double mp_wilcoxon_floor(int64_t n);
 
 #endif
