@@ -14,21 +14,25 @@ int mp_cmd_compare(int argc, char **argv)
         MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
         MP_OPTION("metric", TEXT, &o.metric, "M", "this metric only, such as latent_rel_l2"),
         MP_OPTION("fail-on", TEXT, &gate, "worse",
-                  "exit with 1 if B is worse, 4 if that cannot be told", .among = gates),
+                  "exit with 1 if something is worse than A, 4 if that cannot be told",
+                  .among = gates),
+        MP_OPTION("pareto", FLAG, &o.pareto, NULL,
+                  "a table of drift, time, memory and failures: which are beaten in all of them"),
         MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
                   .among = mp_format_names),
     };
     const mp_usage usage = {
         .command = "compare",
-        .operands = "A B",
-        .summary = "Says which of two is better, scenario by scenario, and by how much. A and B "
-                   "are each a\ndtype (fp16), a label, a run's id or UUID, or KEY=VAL[,KEY=VAL] "
-                   "such as\nprecision.components.vae=bf16; KEY may also be run, label, engine, "
-                   "device or scenario.",
+        .operands = "A B [C...]",
+        .summary = "Says which is better, scenario by scenario, and by how much; B and all further "
+                   "ones are held\nagainst A. Each is a dtype (fp16), a label, a run's id or UUID, "
+                   "or KEY=VAL[,KEY=VAL]\nsuch as precision.components.vae=bf16; KEY may also be "
+                   "run, label, engine, device or scenario.\nPairs that differ in prompt and seed "
+                   "are judged together, and so are the runs of a label.",
         .options = options,
         .option_count = sizeof options / sizeof *options,
         .min_operands = 2,
-        .max_operands = 2};
+        .max_operands = MP_COMPARE_MOST};
     mp_words operands;
     mp_store *s = NULL;
     mp_error err = {0};
@@ -37,6 +41,8 @@ int mp_cmd_compare(int argc, char **argv)
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         o.a = operands.items[0];
         o.b = operands.items[1];
+        o.more = operands.items + 2;
+        o.more_count = operands.count - 2;
         o.fail_on_worse = gate != NULL;
         o.format = mp_format_of(format);
         if (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||

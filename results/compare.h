@@ -6,16 +6,22 @@
 
 #include "results/query.h"
 
+enum { MP_COMPARE_MOST = 8 }; /* operands: more columns fit no screen */
+
 typedef struct mp_compare_options {
-    const char *a, *b;  /* a dtype, a label, a run id or uuid, or KEY=VAL[,KEY=VAL] */
+    const char *a, *b;       /* a dtype, a label, a run id or uuid, or KEY=VAL[,KEY=VAL] */
+    const char *const *more; /* further ones, each judged against a */
+    int more_count;
     const char *metric; /* only this one; NULL: the usual set */
     bool fail_on_worse;
+    bool pareto; /* with a table of drift, time, memory and failures: who is dominated by whom */
     mp_format format;
 } mp_compare_options;
 
-/* Prints both columns, ratio and verdict for each scenario and pair of cells that differ in nothing
- * but the selected keys; drift is exact, time goes through a rank test over the samples.
- * *exit_status is 0, or with fail_on_worse 1 (something of B is worse) or 4 (nothing is, but
+/* Prints values, ratio and verdict for each scenario and pool of cells that differ in nothing but
+ * the selected keys.  Drift is paired by prompt and seed: exact where no pair contradicts another
+ * one, else by signed ranks; time and memory go by a rank test over all samples.
+ * *exit_status is 0, or with fail_on_worse 1 (something is worse than a) or 4 (nothing is, but
  * something cannot be told).  MP_EUSAGE and MP_EMISSING: a selector is wrong or matches nothing,
  * and the text says what there is. */
 mp_code mp_compare(mp_store *s, const mp_compare_options *o, FILE *to, int *exit_status,

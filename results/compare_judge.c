@@ -5,118 +5,48 @@
 #include <string.h>
 
 #include "kernels/core/memory.h"
-#include "results/metric_kind.h"
 #include "results/statistics.h"
 
 const char *const mp_verdict_names[MP_VERDICTS] = {"same",  "better",  "worse",
                                                    "noise", "too few", "incomparable"};
 
-static const double ALPHA = 0.05; /* of the rank test */
+static const double ALPHA = 0.05; /* of the tests */
 /* Two right implementations round in different places, and so drift by different amounts: measured
  * ratios of one picture are 0.76 to 1.48.  PyTorch's own accuracy check allows a factor of 2. */
 static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
-static bool higher_is_better(const mp_judgement *j)
+
+double mp_ratio(double a, double b)
 {
-    return mp_metric_kind_of(j->metric, j->unit, "").higher_is_better;
+    return a > 0 && b > 0 && isfinite(a) && isfinite(b) ? b / a : NAN;
 }
 
-/* ---- loading -------------------------------------------------------------------------------- */
+/* What the cells of a pool have in common: a pool is of one environment on each side. */
+typedef struct setting {
+    bool same_machine, same_code, same_isa;
+} setting;
 
-static double number_of(sqlite3_stmt *q, int value, int nonfinite)
+static mp_verdict direction(const mp_judgement *j, double a, double b)
 {
-    if (sqlite3_column_type(q, value) != SQLITE_NULL)
-        return sqlite3_column_double(q, value);
-    const char *name = mp_db_text(q, nonfinite);
-    return !strcmp(name, "inf") ? INFINITY : !strcmp(name, "-inf") ? -INFINITY : NAN;
-}
-
-static mp_judgement *add(mp_judgements *j, mp_error *err)
-{
-    if (j->count == j->room) {
-        const int room = j->room ? 2 * j->room : 16;
-        mp_judgement *grown = mp_realloc(j->items, (size_t)room, sizeof *grown);
-        if (!grown) {
-            mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-            return NULL;
-        }
-        j->items = grown;
-        j->room = room;
-    }
-    j->items[j->count] = (mp_judgement){.p = NAN};
-    return &j->items[j->count++];
-}
-
-static mp_code load_metrics(mp_store *s, const mp_cell_pair *pair, const char *metric,
-                            mp_judgements *out, mp_error *err)
-{
-    sqlite3_stmt *q = NULL;
-    bool row = true;
-
-    mp_db_prepare(
-        s,
-        "SELECT a.name, a.unit, a.value, a.nonfinite, b.value, b.nonfinite FROM metric a "
-        "JOIN metric b ON b.name = a.name AND b.unit = a.unit AND b.stage = 'run' AND b.step = -1 AND "
-        "b.module = '' AND b.cell = ?2 WHERE a.cell = ?1 AND a.stage = 'run' AND a.step = "
-        "-1 AND a.module = '' AND (?3 IS NULL OR a.name = ?3) ORDER BY a.name",
-        &q, err);
-    if (!err->code)
-        mp_db_bind(s, q, err, "iit", pair->a->id, pair->b->id, metric);
-    while (!err->code && !mp_db_step(s, q, &row, err) && row) {
-        if (!metric &&
-            mp_metric_kind_of(mp_db_text(q, 0), mp_db_text(q, 1), "").class == MP_METRIC_CONTEXT)
-            continue;
-        mp_judgement *j = add(out, err);
-        if (!j)
-            break;
-        snprintf(j->metric, sizeof j->metric, "%s", mp_db_text(q, 0));
-        snprintf(j->unit, sizeof j->unit, "%s", mp_db_text(q, 1));
-        j->a = number_of(q, 2, 3);
-        j->b = number_of(q, 4, 5);
-    }
-    sqlite3_finalize(q);
-    return err->code;
-}
-
-static mp_code load_samples(mp_store *s, int64_t cell, double **out, int64_t *n, mp_error *err)
-{
-    sqlite3_stmt *q = NULL;
-    bool row = true;
-    int64_t room = 0;
-
-    mp_db_prepare(s,
-                  "SELECT seconds FROM sample WHERE cell = ? AND stage = 'total' AND repeat >= 0 "
-                  "ORDER BY repeat",
-                  &q, err);
-    if (!err->code)
-        mp_db_bind(s, q, err, "i", cell);
-    while (!err->code && !mp_db_step(s, q, &row, err) && row) {
-        if (*n == room) {
-            room = room ? 2 * room : 16;
-            double *grown = mp_realloc(*out, (size_t)room, sizeof *grown);
-            if (!grown) {
-                mp_error_set(err, MP_ENOMEM, "no memory for the samples");
-                break;
-            }
-            *out = grown;
-        }
-        (*out)[(*n)++] = sqlite3_column_double(q, 0);
-    }
-    sqlite3_finalize(q);
-    return err->code;
-}
-
-/* ---- judging -------------------------------------------------------------------------------- */
-
-static mp_verdict direction(const mp_judgement *j)
-{
-    if (isnan(j->a) || isnan(j->b))
-        return isnan(j->a) && isnan(j->b) ? MP_SAME : MP_INCOMPARABLE;
-    if (j->a == j->b)
+    if (isnan(a) || isnan(b))
+        return isnan(a) && isnan(b) ? MP_SAME : MP_INCOMPARABLE;
+    if (a == b)
         return MP_SAME;
-    return (j->b > j->a) == higher_is_better(j) ? MP_BETTER : MP_WORSE;
+    return (b > a) == j->kind.higher_is_better ? MP_BETTER : MP_WORSE;
 }
+
+/* ---- drift, pair by pair -------------------------------------------------------------------- */
+
+/* One pair's values of a metric, and what is said of them. */
+typedef struct drift {
+    double a, b;
+    double noise; /* of the reference */
+    double limit; /* how much worse b may be, relatively; NaN: nothing is said */
+    bool same_reference, same_bits;
+    mp_verdict verdict;
+    char why[100];
+} drift;
 
 /* The drift behind a metric, so that all have one margin: of ssim and cosine the square is linear
  * in 1 - x, of PSNR it is in decibels. */
@@ -124,229 +54,405 @@ static double drift_of(const mp_judgement *j, double value)
 {
     if (!strcmp(j->metric, "psnr_db"))
         return pow(10, -value / 20);
-    return higher_is_better(j) ? sqrt(fmax(1 - value, 0)) : value;
+    return j->kind.higher_is_better ? sqrt(fmax(1 - value, 0)) : value;
 }
 
-static bool within_margin(const mp_judgement *j)
+static bool within_margin(const mp_judgement *j, const drift *d)
 {
-    const double a = drift_of(j, j->a), b = drift_of(j, j->b);
+    const double a = drift_of(j, d->a), b = drift_of(j, d->b);
 
     return a > 0 && b > 0 && a <= DRIFT_MARGIN * b && b <= DRIFT_MARGIN * a;
 }
 
-static bool within_fp32(const mp_judgement *j)
+static bool within_fp32(const mp_judgement *j, const drift *d)
 {
     const double limit = !strcmp(j->metric, "latent_rel_l2") ? FP32_LATENTS : FP32_PICTURE;
 
-    return strcmp(j->metric, "seam") && drift_of(j, j->a) <= limit && drift_of(j, j->b) <= limit;
+    return strcmp(j->metric, "seam") && drift_of(j, d->a) <= limit && drift_of(j, d->b) <= limit;
 }
 
 /* Drift is deterministic on one machine: any difference is one, but for what lies within the noise
  * that the reference itself has.  Another machine moves the bits, and with them the drift, by as
  * much as that noise; other code, which may round elsewhere, by the margin. */
-static void judge_exact(mp_judgement *j, double floor, bool same_machine, bool same_code,
-                        bool same_reference)
+static void judge_drift(const mp_judgement *j, const setting *in, drift *d)
 {
-    j->verdict = direction(j);
-    snprintf(j->why, sizeof j->why, "%s%s",
-             !same_code     ? "other code"
-             : same_machine ? "exact"
-                            : "other machines",
-             same_reference ? "" : ", each against its own reference");
-    if (j->verdict != MP_BETTER && j->verdict != MP_WORSE)
+    d->verdict = direction(j, d->a, d->b);
+    snprintf(d->why, sizeof d->why, "%s%s%s",
+             d->same_bits       ? "same bits"
+             : !in->same_code   ? "other code"
+             : in->same_machine ? "exact"
+                                : "other machines",
+             in->same_isa ? "" : ", other instruction sets",
+             d->same_reference ? "" : ", each against its own reference");
+    if (d->verdict == MP_INCOMPARABLE)
+        snprintf(d->why, sizeof d->why, "not a number against a number");
+    if (d->verdict != MP_BETTER && d->verdict != MP_WORSE)
         return;
-    if (j->a <= floor && j->b <= floor) {
-        j->verdict = MP_SAME;
-        snprintf(j->why, sizeof j->why, "both within the reference's own noise, %.2g", floor);
-    } else if (!same_machine && fabs(j->a - j->b) <= floor) {
-        j->verdict = MP_NOISE;
-        snprintf(j->why, sizeof j->why, "other machines, less than the reference's noise, %.2g",
-                 floor);
-    } else if (!same_code && within_margin(j)) {
-        j->verdict = MP_NOISE;
-        snprintf(j->why, sizeof j->why, "other code rounds elsewhere: within a factor of %g",
+    if (d->a <= d->noise && d->b <= d->noise) {
+        d->verdict = MP_SAME;
+        snprintf(d->why, sizeof d->why, "both within the reference's own noise, %.2g", d->noise);
+    } else if (!in->same_machine && fabs(d->a - d->b) <= d->noise) {
+        d->verdict = MP_NOISE;
+        snprintf(d->why, sizeof d->why, "other machines, less than the reference's noise, %.2g",
+                 d->noise);
+    } else if (!in->same_code && within_margin(j, d)) {
+        d->verdict = MP_NOISE;
+        snprintf(d->why, sizeof d->why, "other code rounds elsewhere: within a factor of %g",
                  DRIFT_MARGIN);
-    } else if (!same_code && within_fp32(j)) {
-        j->verdict = MP_NOISE;
-        snprintf(j->why, sizeof j->why, "other code sums in another order, as far as in fp32");
+    } else if (!in->same_code && within_fp32(j, d)) {
+        d->verdict = MP_NOISE;
+        snprintf(d->why, sizeof d->why, "other code sums in another order, as far as in fp32");
+    } else if (d->verdict == MP_WORSE && fabs(d->b - d->a) <= d->limit * fabs(d->a)) {
+        d->verdict = MP_SAME;
+        snprintf(d->why, sizeof d->why, "within the %g %% that the scenario allows",
+                 100 * d->limit);
     }
 }
 
-/* Smallest equal sample size at which the rank test can prove anything. */
-static int64_t enough(void)
+/* ---- drift, over a pool --------------------------------------------------------------------- */
+
+static int64_t least_pairs(int64_t tests)
 {
     int64_t n = 1;
 
-    while (mp_mann_whitney_floor(n, n) > ALPHA)
+    while (mp_wilcoxon_floor(n) * (double)tests > ALPHA)
         n++;
     return n;
 }
 
-static void judge_samples(mp_judgement *j, double effect, int64_t n, int64_t m)
+static void say_few_pairs(mp_judgement *j, int64_t tests)
 {
-    const long long least = (long long)enough();
+    j->verdict = MP_TOO_FEW;
+    snprintf(j->why, sizeof j->why, "%lld better, %lld worse (need n>=%lld)", (long long)j->better,
+             (long long)j->worse, (long long)least_pairs(tests));
+}
 
-    j->verdict = direction(j);
-    snprintf(j->why, sizeof j->why, "p=%.2g, n=%lld+%lld", j->p, (long long)n, (long long)m);
-    if (mp_mann_whitney_floor(n, m) > ALPHA) {
-        j->verdict = MP_TOO_FEW;
-        snprintf(j->why, sizeof j->why, "n=%lld+%lld, need %lld+%lld", (long long)n, (long long)m,
-                 least, least);
-    } else if (isnan(j->p)) {
-        j->verdict = MP_INCOMPARABLE;
-        snprintf(j->why, sizeof j->why, "the samples cannot be ranked");
-    } else if (j->verdict == MP_BETTER || j->verdict == MP_WORSE) {
-        if (j->p > ALPHA)
-            j->verdict = MP_NOISE;
-        else if (fabs(j->b / j->a - 1) < effect)
-            j->verdict = MP_SAME;
+/* What the pairs say together, without statistics. */
+static mp_verdict sum_up(const int count[MP_VERDICTS])
+{
+    static const mp_verdict strongest_first[] = {MP_INCOMPARABLE, MP_WORSE, MP_BETTER, MP_NOISE};
+
+    for (int i = 0; i < 4; i++)
+        if (count[strongest_first[i]])
+            return strongest_first[i];
+    return MP_SAME;
+}
+
+/* "exact, n=3: worse in 2, better in none" */
+static void say_pairs(mp_judgement *j, const char *why)
+{
+    const char *const words[] = {"better", "worse"};
+    const int worse = j->worse > 0;
+    const long long n = (long long)j->pairs;
+
+    if (j->verdict == MP_INCOMPARABLE)
+        snprintf(j->why, sizeof j->why, "%s, n=%lld", why, n);
+    else if (j->better + j->worse)
+        snprintf(j->why, sizeof j->why, "%s, n=%lld: %s in %lld, %s in none", why, n, words[worse],
+                 (long long)(j->better + j->worse), words[!worse]);
+    else
+        snprintf(j->why, sizeof j->why, "%s, n=%lld", why, n);
+}
+
+/* Where no pair says the opposite, deterministic drift needs no statistics: what is worse is worse.
+ * Else the signed ranks decide, once all tests are known (mp_judge_settle). */
+static void judge_pairs(mp_judgement *j, const drift *list, const double *differences)
+{
+    int count[MP_VERDICTS] = {0};
+    int64_t said = 0;
+
+    for (int64_t i = 0; i < j->pairs; i++)
+        count[list[i].verdict]++;
+    j->verdict = sum_up(count);
+    while (list[said].verdict != j->verdict)
+        said++;
+    j->better = count[MP_BETTER];
+    j->worse = count[MP_WORSE];
+    if (j->pairs == 1) {
+        snprintf(j->why, sizeof j->why, "%s", list[said].why);
+        return;
+    }
+    say_pairs(j, list[said].why);
+    if (j->verdict == MP_INCOMPARABLE)
+        return;
+    if (mp_wilcoxon_floor(j->better + j->worse) <= ALPHA)
+        j->p = mp_wilcoxon(differences, j->pairs, &j->direction);
+    else if (j->better && j->worse)
+        say_few_pairs(j, 1);
+}
+
+static double worst_of(const mp_judgement *j, const mp_numbers *list)
+{
+    double worst = list->x[0];
+
+    for (int64_t i = 0; i < list->n; i++)
+        if (isnan(list->x[i]) || (list->x[i] < worst) == j->kind.higher_is_better)
+            worst = isnan(worst) ? worst : list->x[i];
+    return worst;
+}
+
+static void add_ratio(mp_judgement *j, double a, double b)
+{
+    const double ratio = mp_ratio(a, b);
+
+    if (!isnan(ratio)) {
+        j->log_sum += log(ratio);
+        j->ratios++;
     }
 }
 
-static mp_code judge_time(mp_store *s, const mp_cell_pair *pair, double effect, mp_judgement *j,
-                          mp_error *err)
+static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const setting *in,
+                           mp_judgement *j, mp_error *err)
 {
-    double *a = NULL, *b = NULL;
-    int64_t n = 0, m = 0;
+    const int64_t n = m->a.n;
+    drift *list = mp_alloc((size_t)n, sizeof *list);
+    double *differences = mp_alloc((size_t)n, sizeof *differences);
 
-    if (!load_samples(s, pair->a->id, &a, &n, err) && !load_samples(s, pair->b->id, &b, &m, err)) {
-        j->p = mp_mann_whitney(a, n, b, m);
-        judge_samples(j, effect, n, m);
+    if (!list || !differences) {
+        mp_free(list);
+        mp_free(differences);
+        return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
     }
-    mp_free(a);
-    mp_free(b);
-    return err->code;
+    j->pairs = n;
+    j->same_bits = true;
+    for (int64_t i = 0; i < n; i++) {
+        const int pair = (int)m->pair.x[i];
+        list[i] = (drift){.a = m->a.x[i],
+                          .b = m->b.x[i],
+                          .noise = m->noise.x[i],
+                          .limit = m->limit,
+                          .same_reference = from->same_reference[pair],
+                          .same_bits = from->same_bits[pair]};
+        judge_drift(j, in, &list[i]);
+        j->same_bits &= list[i].same_bits && list[i].verdict == MP_SAME;
+        if (list[i].verdict == MP_BETTER || list[i].verdict == MP_WORSE)
+            differences[i] =
+                j->kind.higher_is_better ? list[i].a - list[i].b : list[i].b - list[i].a;
+    }
+    judge_pairs(j, list, differences);
+    for (int64_t i = 0; i < n; i++)
+        add_ratio(j, list[i].a, list[i].b);
+    j->a = (mp_centre){mp_median(m->a.x, n), worst_of(j, &m->a), NAN, NAN, n};
+    j->b = (mp_centre){mp_median(m->b.x, n), worst_of(j, &m->b), NAN, NAN, n};
+    mp_free(list);
+    mp_free(differences);
+    return MP_OK;
+}
+
+/* ---- time and memory ------------------------------------------------------------------------ */
+
+static mp_centre centre_of(const mp_numbers *list)
+{
+    const mp_interval i = mp_median_interval(list->x, list->n);
+
+    return (mp_centre){mp_median(list->x, list->n), NAN, i.low, i.high, list->n};
+}
+
+/* Smallest equal sample size at which the rank test can prove anything among so many. */
+static int64_t least_samples(int64_t tests)
+{
+    int64_t n = 1;
+
+    while (mp_mann_whitney_floor(n, n) * (double)tests > ALPHA)
+        n++;
+    return n;
+}
+
+static void say_few_samples(mp_judgement *j, int64_t tests)
+{
+    const size_t n = strlen(j->why);
+
+    j->verdict = MP_TOO_FEW;
+    snprintf(j->why + n, sizeof j->why - n, " (need n>=%lld)", (long long)least_samples(tests));
+}
+
+/* Whether ranks can tell, p NaN when they cannot. */
+static bool test_ranks(mp_judgement *j, const mp_numbers *a, const mp_numbers *b)
+{
+    if (mp_mann_whitney_floor(a->n, b->n) > ALPHA)
+        return false;
+    j->p = mp_mann_whitney(a->x, a->n, b->x, b->n);
+    j->verdict = direction(j, j->a.typical, j->b.typical);
+    j->direction = j->verdict == MP_WORSE ? 1 : j->verdict == MP_BETTER ? -1 : 0;
+    if (isnan(j->p)) {
+        j->verdict = MP_INCOMPARABLE;
+        snprintf(j->why, sizeof j->why, "the samples cannot be ranked");
+    }
+    return true;
+}
+
+/* The smallest relative change that counts: what the scenario allows, for the worse. */
+static double least_change(const mp_judgement *j, double limit)
+{
+    const bool worse = direction(j, j->a.typical, j->b.typical) == MP_WORSE;
+
+    return worse && !isnan(limit) ? limit : j->kind.effect;
 }
 
 /* By a relative effect, and an absolute one for what is small. */
-static void judge_effect(mp_judgement *j, double effect, double floor)
+static void judge_effect(mp_judgement *j)
 {
-    const double difference = fabs(j->b - j->a);
-    const bool same = difference <= fmax(effect * j->a, floor);
+    const double a = j->a.typical, difference = fabs(j->b.typical - a);
+    const bool same = difference <= fmax(j->least * a, j->kind.floor);
 
-    j->verdict = same ? MP_SAME : direction(j);
-    if (same && difference > effect * j->a)
-        snprintf(j->why, sizeof j->why, "within %.0f %s", floor, j->unit);
+    j->verdict = same ? MP_SAME : direction(j, a, j->b.typical);
+    if (isnan(difference))
+        snprintf(j->why, sizeof j->why, "not a number");
+    else if (same && difference > j->least * a)
+        snprintf(j->why, sizeof j->why, "within %.0f %s", j->kind.floor, j->unit);
     else
-        snprintf(j->why, sizeof j->why, "%s %g %%", same ? "within" : "beyond", 100 * effect);
+        snprintf(j->why, sizeof j->why, "%s %g %%", same ? "within" : "beyond", 100 * j->least);
 }
 
-/* Whether one engine made both, in one version: a worker tells its versions under its name. */
-static bool made_by_same_code(mp_store *s, const mp_cell_pair *pair, mp_error *err)
+static void judge_machine(const mp_measures *from, const mp_measure *m, mp_judgement *j)
 {
-    static const char sql[] =
-        "WITH told AS (SELECT cell.id AS cell, e.key, e.value FROM cell JOIN run ON run.id = "
-        "cell.run JOIN run_environment e ON e.run = run.id AND substr(e.key, 1, "
-        "length(run.engine) + 1) = run.engine || '.' WHERE cell.id IN (?1, ?2)) SELECT count(*) "
-        "FROM (SELECT key, value FROM told GROUP BY key, value HAVING count(*) = 1)";
-    sqlite3_stmt *q = NULL;
-    bool row = false, same = !strcmp(pair->a->engine, pair->b->engine);
+    const bool seconds = !strcmp(j->metric, "seconds");
+    const mp_numbers *a = seconds ? &from->seconds_a : &m->all_a;
+    const mp_numbers *b = seconds ? &from->seconds_b : &m->all_b;
 
-    if (!same || pair->a->id == pair->b->id)
-        return same;
-    if (!mp_db_prepare(s, sql, &q, err) && !mp_db_bind(s, q, err, "ii", pair->a->id, pair->b->id) &&
-        !mp_db_step(s, q, &row, err) && row)
-        same = sqlite3_column_int64(q, 0) == 0;
-    sqlite3_finalize(q);
-    return same;
-}
-
-/* What the reference itself is good for, where it is known: 0 is no noise. */
-static double floor_of(mp_store *s, int64_t cell, const char *metric, mp_error *err)
-{
-    sqlite3_stmt *q = NULL;
-    double value = 0;
-    char name[80];
-    bool row = false;
-
-    if (strcmp(metric, "latent_rel_l2") && strcmp(metric, "image_rel_l2"))
-        return 0;
-    snprintf(name, sizeof name, "floor_%s", metric);
-    if (!mp_db_prepare(s,
-                       "SELECT value FROM metric WHERE cell = ? AND name = ? AND stage = 'run' AND "
-                       "step = -1 AND module = ''",
-                       &q, err) &&
-        !mp_db_bind(s, q, err, "it", cell, name) && !mp_db_step(s, q, &row, err) && row)
-        value = sqlite3_column_double(q, 0);
-    sqlite3_finalize(q);
-    return value;
-}
-
-static mp_code judge(mp_store *s, const mp_cell_pair *pair, bool same_code, bool same_reference,
-                     mp_judgement *j, mp_error *err)
-{
-    const bool same_machine = !strcmp(pair->a->fingerprint, pair->b->fingerprint);
-    const bool native_a = !strcmp(pair->a->engine, "native");
-    const mp_metric_kind kind =
-        mp_metric_kind_of(j->metric, j->unit, native_a ? pair->b->engine : pair->a->engine);
-    const bool of_machine = kind.class != MP_METRIC_EXACT && kind.class != MP_METRIC_CONTEXT &&
-                            strncmp(j->unit, "Ir", 2);
-
-    if (of_machine && !same_machine) {
-        j->verdict = MP_INCOMPARABLE;
-        snprintf(j->why, sizeof j->why, "other machines");
-    } else if (!strcmp(j->metric, "seconds")) {
-        judge_time(s, pair, kind.effect, j, err);
-    } else if (!strcmp(j->unit, "s")) {
+    j->a = centre_of(a->n ? a : &m->all_a);
+    j->b = centre_of(b->n ? b : &m->all_b);
+    j->a.n = a->n; /* no repeat is on record: the run's own median is shown, and nothing tested */
+    j->b.n = b->n;
+    j->least = least_change(j, m->limit);
+    add_ratio(j, j->a.typical, j->b.typical);
+    snprintf(j->why, sizeof j->why, "n=%lld+%lld", (long long)a->n, (long long)b->n);
+    if (test_ranks(j, a, b))
+        return;
+    if (j->kind.class != MP_METRIC_TIME)
+        judge_effect(j);
+    else if (seconds)
+        say_few_samples(j, 1);
+    else {
         j->verdict = MP_TOO_FEW;
         snprintf(j->why, sizeof j->why, "measured in one generation only");
-    } else if (kind.class == MP_METRIC_COUNT || kind.class == MP_METRIC_BYTES) {
-        judge_effect(j, kind.effect, kind.floor);
-    } else {
-        const double floor = fmax(floor_of(s, pair->a->id, j->metric, err),
-                                  floor_of(s, pair->b->id, j->metric, err));
-        judge_exact(j, floor, same_machine, same_code, same_reference);
     }
-    return err->code;
 }
 
-/* ---- statuses ------------------------------------------------------------------------------- */
+/* ---- after all tests ------------------------------------------------------------------------ */
 
-enum { REFERENCE = 80 };
-
-static mp_code load_status(mp_store *s, int64_t cell, char status[16], char **error,
-                           char reference[REFERENCE], mp_error *err)
+static void say_p(mp_judgement *j)
 {
-    sqlite3_stmt *q = NULL;
-    bool row = false;
+    char q[24] = "";
 
-    if (!mp_db_prepare(s, "SELECT status, error, reference FROM cell WHERE id = ?", &q, err) &&
-        !mp_db_bind(s, q, err, "i", cell) && !mp_db_step(s, q, &row, err) && row) {
-        snprintf(status, 16, "%s", mp_db_text(q, 0));
-        *error = mp_strdup(mp_db_text(q, 1));
-        snprintf(reference, REFERENCE, "%s", mp_db_text(q, 2));
-    }
-    sqlite3_finalize(q);
-    if (!err->code && !*error)
-        mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-    return err->code;
+    if (j->q > j->p)
+        snprintf(q, sizeof q, ", q=%.2g", j->q);
+    if (j->pairs)
+        snprintf(j->why, sizeof j->why, "p=%.2g%s, n=%lld: %lld better, %lld worse", j->p, q,
+                 (long long)j->pairs, (long long)j->better, (long long)j->worse);
+    else
+        snprintf(j->why, sizeof j->why, "p=%.2g%s, n=%lld+%lld", j->p, q, (long long)j->a.n,
+                 (long long)j->b.n);
 }
 
-mp_code mp_judge_pair(mp_store *s, const mp_cell_pair *pair, const char *metric, mp_judgements *out,
-                      mp_error *err)
+static bool big_enough(const mp_judgement *j)
 {
-    char reference_a[REFERENCE] = "", reference_b[REFERENCE] = "";
+    const double difference = fabs(j->b.typical - j->a.typical);
+
+    return j->pairs || !(difference <= fmax(j->least * j->a.typical, j->kind.floor));
+}
+
+void mp_judge_settle(mp_judgement *j, int64_t tests)
+{
+    const double floor =
+        j->pairs ? mp_wilcoxon_floor(j->better + j->worse) : mp_mann_whitney_floor(j->a.n, j->b.n);
+
+    if (isnan(j->p) || (j->pairs && !(j->better && j->worse)))
+        return; /* no test, or one that says what all pairs say */
+    say_p(j);
+    if (j->verdict == MP_SAME)
+        return;
+    j->verdict = j->direction > 0 ? MP_WORSE : MP_BETTER;
+    if (j->q <= ALPHA)
+        j->verdict = big_enough(j) ? j->verdict : MP_SAME;
+    else if (j->p > ALPHA || floor * (double)tests <= ALPHA || !big_enough(j))
+        j->verdict = MP_NOISE;
+    else if (j->pairs) /* beside so many other tests, even the clearest case could not tell */
+        say_few_pairs(j, tests);
+    else
+        say_few_samples(j, tests);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static mp_code judge(const mp_measures *from, const mp_measure *m, const mp_cell_pair *pair,
+                     const setting *in, mp_judgement *j, mp_error *err)
+{
+    const bool native_a = !strcmp(pair->a->run->engine, "native");
+    const char *engine = native_a ? pair->b->run->engine : pair->a->run->engine;
+
+    *j = (mp_judgement){.kind = mp_metric_kind_of(m->metric, m->unit, engine), .p = NAN, .q = NAN};
+    memcpy(j->metric, m->metric, sizeof j->metric);
+    memcpy(j->unit, m->unit, sizeof j->unit);
+    /* time that is context is still time: compared only when it is asked for */
+    if (!strcmp(m->unit, "s"))
+        j->kind.class = MP_METRIC_TIME;
+    const bool exact = j->kind.class == MP_METRIC_EXACT || j->kind.class == MP_METRIC_CONTEXT;
+    if (exact)
+        return judge_exact(from, m, in, j, err);
+    judge_machine(from, m, j);
+    if (!in->same_machine && strncmp(j->unit, "Ir", 2)) {
+        j->verdict = MP_INCOMPARABLE;
+        j->p = NAN;
+        snprintf(j->why, sizeof j->why, "other machines");
+    }
+    return MP_OK;
+}
+
+bool mp_same_isa(const mp_compare_run *a, const mp_compare_run *b)
+{
+    const bool native = !strcmp(a->engine, "native") && !strcmp(b->engine, "native");
+
+    return !native || !*a->isa || !*b->isa || !strcmp(a->isa, b->isa);
+}
+
+static setting setting_of(const mp_cell_pair *pair)
+{
+    const mp_compare_run *a = pair->a->run, *b = pair->b->run;
+
+    return (setting){
+        .same_machine = !strcmp(a->fingerprint, b->fingerprint),
+        /* one engine made both, in one version: a worker tells its versions under its name */
+        .same_code = !strcmp(a->engine, b->engine) && !strcmp(a->code, b->code),
+        .same_isa = mp_same_isa(a, b)};
+}
+
+mp_code mp_judge_pool(mp_measurer *m, const mp_selection *s, const mp_pool *pool,
+                      mp_judgements *out, mp_error *err)
+{
+    const mp_cell_pair *first = &s->pairs[pool->first];
+    const setting in = setting_of(first);
+    mp_measures from;
 
     *out = (mp_judgements){0};
-    if (load_status(s, pair->a->id, out->status_a, &out->error_a, reference_a, err) ||
-        load_status(s, pair->b->id, out->status_b, &out->error_b, reference_b, err))
-        return err->code;
-    const bool good_a = !strcmp(out->status_a, "ok"), good_b = !strcmp(out->status_b, "ok");
-    out->outcome = good_a == good_b ? MP_SAME : good_b ? MP_BETTER : MP_WORSE;
-    if (!good_a || !good_b) /* what a broken run measured is no quality of it */
-        return MP_OK;
-    if (load_metrics(s, pair, metric, out, err))
-        return err->code;
-    const bool same_code = made_by_same_code(s, pair, err);
-    for (int i = 0; !err->code && i < out->count; i++)
-        if (judge(s, pair, same_code, !strcmp(reference_a, reference_b), &out->items[i], err))
-            return err->code;
-    return MP_OK;
+    if (!mp_measure_pool(m, s, pool, &from, err)) {
+        *out = (mp_judgements){.items = mp_alloc((size_t)from.count, sizeof *out->items),
+                               .a = from.a,
+                               .b = from.b,
+                               .newly_failing = from.newly_failing,
+                               .fixed = from.fixed,
+                               .failing_both = from.failing_both,
+                               .good = from.good};
+        from.a.error = from.b.error = NULL;
+        if (!out->items)
+            mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+        for (int i = 0; !err->code && i < from.count; i++)
+            judge(&from, &from.items[i], first, &in, &out->items[out->count++], err);
+    }
+    mp_measures_free(&from);
+    return err->code;
+}
+
+int mp_judgement_order(const mp_judgement *x, const mp_judgement *y)
+{
+    const int order = strcmp(x->metric, y->metric);
+
+    return order ? order : strcmp(x->unit, y->unit);
 }
 
 void mp_judgements_free(mp_judgements *j)
 {
     mp_free(j->items);
-    mp_free(j->error_a);
-    mp_free(j->error_b);
+    mp_free(j->a.error);
+    mp_free(j->b.error);
 }

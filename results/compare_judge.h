@@ -1,8 +1,9 @@
-/* One metric of one pair of cells: better, worse, or not to be told. */
+/* One metric of one pool of pairs: better, worse, or not to be told. */
 #ifndef MP_RESULTS_COMPARE_JUDGE_H
 #define MP_RESULTS_COMPARE_JUDGE_H
 
-#include "results/compare_select.h"
+#include "results/compare_measure.h"
+#include "results/metric_kind.h"
 
 typedef enum mp_verdict {
     MP_SAME,
@@ -15,26 +16,49 @@ typedef enum mp_verdict {
 } mp_verdict;
 extern const char *const mp_verdict_names[MP_VERDICTS]; /* "same", "better" ... of b */
 
+/* What one side has of a metric. */
+typedef struct mp_centre {
+    double typical;   /* the median of its values */
+    double worst;     /* of drift */
+    double low, high; /* of time and memory: where the median lies with 95 %; NaN: not to be told */
+    int64_t n;
+} mp_centre;
+
 typedef struct mp_judgement {
-    char metric[64];
-    char unit[16];
-    double a, b;
+    char metric[64], unit[16];
+    mp_metric_kind kind;
+    mp_centre a, b;
+    int64_t pairs, better, worse; /* of the pairs, where drift is judged pair by pair */
+    bool same_bits;               /* all outputs of all pairs */
     mp_verdict verdict;
-    char why[120]; /* "p=0.008, n=5+5" */
-    double p;      /* of a rank test, else NaN */
+    char why[160];    /* "p=0.008, n=5+5" */
+    double p;         /* of a test that could prove something, else NaN */
+    double q;         /* p after control of false discoveries, once settled */
+    double direction; /* of the test: above 0 is worse */
+    double least;     /* a smaller relative change is none, for the direction it has */
+    double log_sum;   /* of b / a where that says something: of each pair's drift, of the medians */
+    int64_t ratios;
 } mp_judgement;
 
 typedef struct mp_judgements {
     mp_judgement *items;
-    int count, room;
-    char status_a[16], status_b[16];
-    char *error_a, *error_b; /* "" for none */
-    mp_verdict outcome;      /* of the statuses: MP_WORSE is newly failing, MP_BETTER fixed */
+    int count;
+    mp_ending a, b;
+    int newly_failing, fixed, failing_both, good; /* pairs */
 } mp_judgements;
 
-/* metric: that one alone; NULL: every summary that both cells have. */
-mp_code mp_judge_pair(mp_store *s, const mp_cell_pair *pair, const char *metric, mp_judgements *out,
-                      mp_error *err);
+/* b / a, where that says something; else NaN. */
+double mp_ratio(double a, double b);
+/* Bits differ with the native engine's instruction set alone.  (What a worker's library chooses is
+ * its own.) */
+bool mp_same_isa(const mp_compare_run *a, const mp_compare_run *b);
+
+mp_code mp_judge_pool(mp_measurer *m, const mp_selection *s, const mp_pool *pool,
+                      mp_judgements *out, mp_error *err);
+/* The verdict of a judgement with a p, once its q is known, among so many tests. */
+void mp_judge_settle(mp_judgement *j, int64_t tests);
+/* By metric and unit. */
+int mp_judgement_order(const mp_judgement *x, const mp_judgement *y);
 void mp_judgements_free(mp_judgements *j);
 
 #endif

@@ -93,8 +93,7 @@ static bool looks_like_uuid(const char *text)
     return strlen(text) == 36 && strspn(text, "0123456789abcdef-") == 36;
 }
 
-/* A dtype, a run's number or UUID, KEY=VAL[,KEY=VAL], or else a label. */
-static mp_code parse_selector(const char *text, mp_selector *out, mp_error *err)
+mp_code mp_selector_parse(const char *text, mp_selector *out, mp_error *err)
 {
     mp_dtype dtype;
     bool good;
@@ -132,39 +131,140 @@ static bool names(const mp_selector *s, const char *key)
 
 bool mp_selection_has_key(const mp_selection *s, const char *key)
 {
-    return names(&s->a, key) || names(&s->b, key);
+    return names(&s->a->selector, key) || names(&s->b->selector, key);
+}
+
+/* ---- runs ----------------------------------------------------------------------------------- */
+
+/* All that a run told of itself, as one text. */
+#define ENVIRONMENT(run)                                                                \
+    "(SELECT group_concat(key || '=' || value, char(10)) FROM (SELECT key, value FROM " \
+    "run_environment e WHERE e.run = " run ".id ORDER BY key))"
+
+#define TOLD(key) "SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = " key
+
+static const char run_sql[] = "SELECT label, engine, device, fingerprint, (" TOLD(
+    "'isa'") "), "
+             "CASE engine WHEN 'native' THEN substr((" TOLD("'git_commit'") "), 1, 12) ELSE (" TOLD(
+                 "engine || '.version'") ") END, "
+                                         "(SELECT group_concat(key || '=' || value, char(10)) FROM (SELECT key, value FROM "
+                                         "run_environment e WHERE e.run = run.id AND substr(key, 1, length(engine) + 1) = engine || "
+                                         "'.' ORDER BY key)), " ENVIRONMENT(
+                                             "run") " FROM run WHERE id = ?";
+
+static mp_code read_run(sqlite3_stmt *q, mp_compare_run *r, mp_error *err)
+{
+    char **const texts[] = {&r->label, &r->engine,  &r->device, &r->fingerprint,
+                            &r->isa,   &r->program, &r->code,   &r->environment};
+
+    for (int i = 0; i < (int)(sizeof texts / sizeof *texts); i++)
+        if (!(*texts[i] = mp_strdup(mp_db_text(q, i))))
+            return no_memory(err);
+    return MP_OK;
+}
+
+static void free_run(mp_compare_run *r)
+{
+    if (!r)
+        return;
+    mp_free(r->label);
+    mp_free(r->engine);
+    mp_free(r->device);
+    mp_free(r->fingerprint);
+    mp_free(r->isa);
+    mp_free(r->program);
+    mp_free(r->code);
+    mp_free(r->environment);
+    mp_free(r);
+}
+
+static mp_compare_run *new_run(mp_side *side, int64_t id, mp_error *err)
+{
+    mp_compare_run **grown =
+        mp_realloc(side->runs, (size_t)side->run_count + 1, sizeof *side->runs);
+    mp_compare_run *r = grown ? mp_alloc(1, sizeof *r) : NULL;
+
+    if (grown)
+        side->runs = grown;
+    if (!r) {
+        no_memory(err);
+        return NULL;
+    }
+    r->id = id;
+    return side->runs[side->run_count++] = r;
+}
+
+/* What is alike in a run and what not is asked once. */
+static const mp_compare_run *run_of(mp_store *s, mp_side *side, int64_t id, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool row = false;
+
+    for (int i = side->run_count - 1; i >= 0; i--)
+        if (side->runs[i]->id == id)
+            return side->runs[i];
+    mp_compare_run *r = new_run(side, id, err);
+    if (r && !mp_db_prepare(s, run_sql, &q, err) && !mp_db_bind(s, q, err, "i", id) &&
+        !mp_db_step(s, q, &row, err))
+        read_run(q, r, err);
+    sqlite3_finalize(q);
+    return err->code ? NULL : r;
 }
 
 /* ---- candidates ----------------------------------------------------------------------------- */
 
-/* The newest finished cell of each key and content that fulfils the conditions.  Only column names
- * of the table above become a part of the SQL; all values are bound. */
+#define FINISHED "cell.status NOT IN ('running', 'interrupted')"
+
+static const mp_condition *condition_of(const mp_selector *s, const char *key)
+{
+    for (int i = 0; i < s->count; i++)
+        if (!strcmp(s->conditions[i].key, key))
+            return &s->conditions[i];
+    return NULL;
+}
+
+static bool names_runs(const mp_selector *s)
+{
+    bool any = false;
+
+    for (int i = 0; i < s->count; i++) {
+        const char *column = column_of(s->conditions[i].key);
+        any |= column && !strncmp(column, "run.", 4);
+    }
+    return any;
+}
+
+/* The newest finished cell of each key and content that fulfils the conditions.  Equal content is
+ * equal settings, so these are looked at last, and of few cells.  Only column names of the table
+ * above become a part of the SQL; all values are bound. */
 static mp_code prepare(mp_store *s, const mp_selector *sel, sqlite3_stmt **out, mp_error *err)
 {
     char sql[4096];
+    /* CROSS JOIN: SQLite keeps the order, and takes few runs' cells by their index. */
     size_t n = (size_t)snprintf(sql, sizeof sql,
-                                "SELECT max(cell.id), cell.key, cell.scenario, run.engine, "
-                                "run.device, cell.checkpoint_hash, run.fingerprint, "
-                                "(SELECT value FROM run_environment e WHERE e.run = run.id AND "
-                                "e.key = 'isa') "
-                                "FROM cell JOIN run ON run.id = cell.run "
-                                "WHERE cell.status NOT IN ('running', 'interrupted')");
+                                "WITH newest AS MATERIALIZED (SELECT max(cell.id) AS id FROM %s "
+                                "WHERE " FINISHED,
+                                names_runs(sel) ? "run CROSS JOIN cell ON cell.run = run.id"
+                                                : "cell CROSS JOIN run ON run.id = cell.run");
 
     for (int i = 0; i < sel->count; i++) {
         const char *column = column_of(sel->conditions[i].key);
-        char *end = sql + n;
         if (column)
-            n += (size_t)snprintf(end, sizeof sql - n, " AND cast(%s AS TEXT) = ?%d", column,
+            n += (size_t)snprintf(sql + n, sizeof sql - n, " AND cast(%s AS TEXT) = ?%d", column,
                                   2 * i + 2);
-        else
-            n += (size_t)snprintf(end, sizeof sql - n,
+    }
+    n += (size_t)snprintf(sql + n, sizeof sql - n,
+                          " GROUP BY cell.key, cell.scenario_hash, run.engine, run.device, "
+                          "cell.checkpoint_hash) SELECT cell.id, cell.key, cell.scenario, "
+                          "cell.scenario_hash, cell.checkpoint_hash, cell.run FROM newest JOIN "
+                          "cell ON cell.id = newest.id WHERE true");
+    for (int i = 0; i < sel->count; i++)
+        if (!column_of(sel->conditions[i].key))
+            n += (size_t)snprintf(sql + n, sizeof sql - n,
                                   " AND EXISTS (SELECT 1 FROM cell_setting t WHERE t.cell = "
                                   "cell.id AND t.key = ?%d AND t.value = ?%d)",
                                   2 * i + 1, 2 * i + 2);
-    }
-    snprintf(sql + n, sizeof sql - n,
-             " GROUP BY cell.key, cell.scenario_hash, run.engine, run.device, "
-             "cell.checkpoint_hash");
+    snprintf(sql + n, sizeof sql - n, " ORDER BY cell.key, cell.id");
     if (mp_db_prepare(s, sql, out, err))
         return err->code;
     for (int i = 0; i < sel->count; i++) { /* ?1 is unused where a column is asked for: no error */
@@ -195,7 +295,7 @@ static mp_code load_settings(mp_store *s, sqlite3_stmt *q, mp_candidate *c, mp_e
     bool row = true;
 
     sqlite3_reset(q);
-    if (mp_db_bind(s, q, err, "i", c->id))
+    if (mp_db_bind(s, q, err, "i", c->ids[0]))
         return err->code;
     while (!mp_db_step(s, q, &row, err) && row)
         if (add_setting(c, mp_db_text(q, 0), mp_db_text(q, 1), err))
@@ -203,44 +303,58 @@ static mp_code load_settings(mp_store *s, sqlite3_stmt *q, mp_candidate *c, mp_e
     return err->code;
 }
 
-static mp_code read_candidate(sqlite3_stmt *q, mp_candidate *c, mp_error *err)
+static mp_code add_id(mp_candidate *c, int64_t id, mp_error *err)
 {
-    *c = (mp_candidate){.id = sqlite3_column_int64(q, 0),
-                        .key = mp_strdup(mp_db_text(q, 1)),
-                        .scenario = mp_strdup(mp_db_text(q, 2)),
-                        .engine = mp_strdup(mp_db_text(q, 3)),
-                        .device = mp_strdup(mp_db_text(q, 4)),
-                        .checkpoint_hash = mp_strdup(mp_db_text(q, 5)),
-                        .fingerprint = mp_strdup(mp_db_text(q, 6)),
-                        .isa = mp_strdup(mp_db_text(q, 7))};
-    return c->key && c->scenario && c->engine && c->device && c->checkpoint_hash &&
-                   c->fingerprint && c->isa
-               ? MP_OK
-               : no_memory(err);
+    int64_t *grown = mp_realloc(c->ids, (size_t)c->id_count + 1, sizeof *grown);
+
+    if (!grown)
+        return no_memory(err);
+    c->ids = grown;
+    c->ids[c->id_count++] = id;
+    return MP_OK;
 }
 
-static mp_code load(mp_store *s, const mp_selector *which, mp_candidate **out, int *count,
-                    mp_error *err)
+static mp_code read_candidate(mp_store *s, mp_side *side, sqlite3_stmt *q, mp_candidate *c,
+                              mp_error *err)
+{
+    *c = (mp_candidate){.key = mp_strdup(mp_db_text(q, 1)),
+                        .scenario = mp_strdup(mp_db_text(q, 2)),
+                        .scenario_hash = mp_strdup(mp_db_text(q, 3)),
+                        .checkpoint_hash = mp_strdup(mp_db_text(q, 4))};
+    if (!c->key || !c->scenario || !c->scenario_hash || !c->checkpoint_hash)
+        return no_memory(err);
+    c->run = run_of(s, side, sqlite3_column_int64(q, 5), err);
+    return err->code ? err->code : add_id(c, sqlite3_column_int64(q, 0), err);
+}
+
+static mp_candidate *new_candidate(mp_side *side, int *room, mp_error *err)
+{
+    if (side->count == *room) {
+        *room = *room ? 2 * *room : 32;
+        mp_candidate *grown = mp_realloc(side->cells, (size_t)*room, sizeof *grown);
+        if (!grown) {
+            no_memory(err);
+            return NULL;
+        }
+        side->cells = grown;
+    }
+    mp_candidate *c = &side->cells[side->count++];
+    *c = (mp_candidate){0};
+    return c;
+}
+
+static mp_code load_newest(mp_store *s, mp_side *side, mp_error *err)
 {
     sqlite3_stmt *q = NULL, *settings = NULL;
     bool row = true;
     int room = 0;
 
-    prepare(s, which, &q, err);
+    prepare(s, &side->selector, &q, err);
     mp_db_prepare(s, "SELECT key, value FROM cell_setting WHERE cell = ? ORDER BY key", &settings,
                   err);
     while (!err->code && !mp_db_step(s, q, &row, err) && row) {
-        if (*count == room) {
-            room = room ? 2 * room : 32;
-            mp_candidate *grown = mp_realloc(*out, (size_t)room, sizeof *grown);
-            if (!grown) {
-                no_memory(err);
-                break;
-            }
-            *out = grown;
-        }
-        mp_candidate *c = &(*out)[(*count)++];
-        if (!read_candidate(q, c, err))
+        mp_candidate *c = new_candidate(side, &room, err);
+        if (c && !read_candidate(s, side, q, c, err))
             load_settings(s, settings, c, err);
     }
     sqlite3_finalize(q);
@@ -248,25 +362,106 @@ static mp_code load(mp_store *s, const mp_selector *which, mp_candidate **out, i
     return err->code;
 }
 
-static void free_candidates(mp_candidate *list, int n)
+/* ---- rounds --------------------------------------------------------------------------------- */
+
+/* Runs of the same label that differ in nothing, as a JSON array: rounds of one measurement. */
+static char *twins_of(mp_store *s, int64_t run, mp_error *err)
 {
-    for (int i = 0; i < n; i++) {
-        mp_candidate *c = &list[i];
-        for (int k = 0; k < c->setting_count; k++) {
-            mp_free((char *)c->settings[k].key);
-            mp_free((char *)c->settings[k].value);
+    sqlite3_stmt *q = NULL;
+    char *text = NULL;
+    bool row = false;
+
+    if (!mp_db_prepare(s,
+                       "SELECT json_group_array(twin.id) FROM run JOIN run AS twin ON twin.label = "
+                       "run.label AND twin.engine = run.engine AND twin.device = run.device AND "
+                       "twin.fingerprint = run.fingerprint WHERE run.id = ? AND " ENVIRONMENT(
+                           "twin") " IS " ENVIRONMENT("run"),
+                       &q, err) &&
+        !mp_db_bind(s, q, err, "i", run) && !mp_db_step(s, q, &row, err) &&
+        !(text = mp_strdup(mp_db_text(q, 0))))
+        no_memory(err);
+    sqlite3_finalize(q);
+    return text;
+}
+
+/* q: the newest cell in each of the runs ?1, of key, content, checkpoint and perhaps a status. */
+static mp_code load_rounds(mp_store *s, sqlite3_stmt *q, const char *twins, const char *status,
+                           mp_candidate *c, mp_error *err)
+{
+    bool row = true;
+
+    sqlite3_reset(q);
+    if (mp_db_bind(s, q, err, "ttttt", twins, c->key, c->scenario_hash, c->checkpoint_hash, status))
+        return err->code;
+    while (!mp_db_step(s, q, &row, err) && row)
+        if (sqlite3_column_int64(q, 0) != c->ids[0] && add_id(c, sqlite3_column_int64(q, 0), err))
+            break;
+    return err->code;
+}
+
+/* A label selects all runs that carry it: their samples are of one measurement, as long as its
+ * newest run differs from them in nothing. */
+static mp_code load_all_rounds(mp_store *s, mp_side *side, mp_error *err)
+{
+    const mp_selector *sel = &side->selector;
+    const mp_condition *status = condition_of(sel, "status");
+    const mp_compare_run *last = NULL;
+    sqlite3_stmt *q = NULL;
+    char *twins = NULL;
+
+    if (!condition_of(sel, "label") || condition_of(sel, "run") || condition_of(sel, "uuid"))
+        return MP_OK;
+    mp_db_prepare(s,
+                  "SELECT max(cell.id) FROM cell WHERE cell.run IN (SELECT value FROM "
+                  "json_each(?1)) AND cell.key = ?2 AND cell.scenario_hash = ?3 AND "
+                  "cell.checkpoint_hash = ?4 AND (?5 IS NULL OR cell.status = ?5) AND " FINISHED
+                  " GROUP BY cell.run ORDER BY 1 DESC",
+                  &q, err);
+    for (int i = 0; !err->code && i < side->count; i++) {
+        mp_candidate *c = &side->cells[i];
+        if (c->run != last) {
+            mp_free(twins);
+            twins = twins_of(s, c->run->id, err);
+            last = c->run;
         }
-        mp_free(c->settings);
-        mp_free(c->key);
-        mp_free(c->scenario);
-        mp_free(c->engine);
-        mp_free(c->device);
-        mp_free(c->checkpoint_hash);
-        mp_free(c->fingerprint);
-        mp_free(c->isa);
-        mp_free(c->signature);
+        if (twins)
+            load_rounds(s, q, twins, status ? status->value : NULL, c, err);
     }
-    mp_free(list);
+    mp_free(twins);
+    sqlite3_finalize(q);
+    return err->code;
+}
+
+static void free_candidate(mp_candidate *c)
+{
+    for (int k = 0; k < c->setting_count; k++) {
+        mp_free((char *)c->settings[k].key);
+        mp_free((char *)c->settings[k].value);
+    }
+    mp_free(c->settings);
+    mp_free(c->ids);
+    mp_free(c->key);
+    mp_free(c->scenario);
+    mp_free(c->scenario_hash);
+    mp_free(c->checkpoint_hash);
+}
+
+void mp_side_free(mp_side *side)
+{
+    for (int i = 0; i < side->count; i++)
+        free_candidate(&side->cells[i]);
+    for (int i = 0; i < side->run_count; i++)
+        free_run(side->runs[i]);
+    mp_free(side->cells);
+    mp_free(side->runs);
+}
+
+const char *mp_candidate_setting(const mp_candidate *c, const char *key)
+{
+    for (int i = 0; i < c->setting_count; i++)
+        if (!strcmp(c->settings[i].key, key))
+            return c->settings[i].value;
+    return NULL;
 }
 
 /* ---- what must be equal --------------------------------------------------------------------- */
@@ -280,7 +475,8 @@ static bool names_a_run(const mp_selection *s)
 /* strict: only what both selectors name may differ. */
 static bool may_differ(const mp_selection *s, const char *key, bool strict)
 {
-    return strict ? names(&s->a, key) && names(&s->b, key) : mp_selection_has_key(s, key);
+    return strict ? names(&s->a->selector, key) && names(&s->b->selector, key)
+                  : mp_selection_has_key(s, key);
 }
 
 /* Of what is no setting: the key that names it, and its value. */
@@ -288,8 +484,8 @@ enum { FACTS = 4 };
 static void facts_of(const mp_candidate *c, mp_pair out[FACTS])
 {
     out[0] = (mp_pair){"scenario", c->scenario};
-    out[1] = (mp_pair){"engine", c->engine};
-    out[2] = (mp_pair){"device", c->device};
+    out[1] = (mp_pair){"engine", c->run->engine};
+    out[2] = (mp_pair){"device", c->run->device};
     out[3] = (mp_pair){"checkpoint", c->checkpoint_hash};
 }
 
@@ -298,9 +494,16 @@ static bool fact_may_differ(const mp_selection *s, int fact, const char *key, bo
     return (fact > 0 && names_a_run(s)) || may_differ(s, key, strict);
 }
 
-/* Everything that must be equal, as one text. */
-static mp_code sign(const mp_selection *s, mp_candidate *c, bool strict, mp_error *err)
+/* A cell with everything that must be equal in its partner, as one text. */
+typedef struct signed_cell {
+    char *signature;
+    const mp_candidate *cell;
+    bool paired;
+} signed_cell;
+
+static mp_code sign(const mp_selection *s, signed_cell *x, bool strict, mp_error *err)
 {
+    const mp_candidate *c = x->cell;
     mp_pair facts[FACTS];
     size_t n = 1;
 
@@ -309,8 +512,8 @@ static mp_code sign(const mp_selection *s, mp_candidate *c, bool strict, mp_erro
         n += strlen(facts[i].value) + 1;
     for (int i = 0; i < c->setting_count; i++)
         n += strlen(c->settings[i].key) + strlen(c->settings[i].value) + 2;
-    mp_free(c->signature);
-    char *t = c->signature = mp_alloc(n, 1);
+    mp_free(x->signature);
+    char *t = x->signature = mp_alloc(n, 1);
     if (!t)
         return no_memory(err);
     for (int i = 0; i < FACTS; i++)
@@ -322,15 +525,22 @@ static mp_code sign(const mp_selection *s, mp_candidate *c, bool strict, mp_erro
     return MP_OK;
 }
 
-static mp_code sign_all(mp_selection *s, bool strict, mp_error *err)
+static signed_cell *unsigned_cells(const mp_side *side, mp_error *err)
 {
-    for (int i = 0; i < s->count_a; i++)
-        if (sign(s, &s->from_a[i], strict, err))
-            return err->code;
-    for (int i = 0; i < s->count_b; i++)
-        if (sign(s, &s->from_b[i], strict, err))
-            return err->code;
-    return MP_OK;
+    signed_cell *list = mp_alloc((size_t)side->count, sizeof *list);
+
+    if (!list)
+        no_memory(err);
+    for (int i = 0; list && i < side->count; i++)
+        list[i].cell = &side->cells[i];
+    return list;
+}
+
+static void free_signed(signed_cell *list, int n)
+{
+    for (int i = 0; list && i < n; i++)
+        mp_free(list[i].signature);
+    mp_free(list);
 }
 
 /* ---- pairs ---------------------------------------------------------------------------------- */
@@ -338,10 +548,20 @@ static mp_code sign_all(mp_selection *s, bool strict, mp_error *err)
 /* By signature; of equal ones the newest first. */
 static int by_signature(const void *x, const void *y)
 {
-    const mp_candidate *a = x, *b = y;
+    const signed_cell *a = x, *b = y;
     const int order = strcmp(a->signature, b->signature);
 
-    return order ? order : (a->id < b->id) - (a->id > b->id);
+    return order ? order
+                 : (a->cell->ids[0] < b->cell->ids[0]) - (a->cell->ids[0] > b->cell->ids[0]);
+}
+
+static mp_code sign_all(const mp_selection *s, signed_cell *list, int n, bool strict, mp_error *err)
+{
+    for (int i = 0; i < n; i++)
+        if (sign(s, &list[i], strict, err))
+            return err->code;
+    qsort(list, (size_t)n, sizeof *list, by_signature);
+    return MP_OK;
 }
 
 /* Whether they are the same cell, if with another content, in order. */
@@ -352,8 +572,8 @@ static int same_cell(const mp_candidate *a, const mp_candidate *b)
     if (!order)
         order = strcmp(a->key, b->key);
     if (!order)
-        order = strcmp(a->engine, b->engine);
-    return order ? order : strcmp(a->device, b->device);
+        order = strcmp(a->run->engine, b->run->engine);
+    return order ? order : strcmp(a->run->device, b->run->device);
 }
 
 static int same_cells(const mp_cell_pair *p, const mp_cell_pair *q)
@@ -369,7 +589,7 @@ static int by_cell(const void *x, const void *y)
     const mp_cell_pair *p = x, *q = y;
     const int order = same_cells(p, q);
 
-    return order ? order : (p->a->id < q->a->id) - (p->a->id > q->a->id);
+    return order ? order : (p->a->ids[0] < q->a->ids[0]) - (p->a->ids[0] > q->a->ids[0]);
 }
 
 static void drop_older_pairs(mp_selection *s)
@@ -384,43 +604,34 @@ static void drop_older_pairs(mp_selection *s)
 
 static int by_name(const void *x, const void *y)
 {
-    const mp_candidate *const *a = x, *const *b = y;
-
-    return same_cell(*a, *b);
+    return same_cell(((const signed_cell *)x)->cell, ((const signed_cell *)y)->cell);
 }
 
 /* Cells of which no content is paired. */
-static mp_code count_lone(const mp_candidate *list, int n, int *out, mp_error *err)
+static int count_lone(signed_cell *list, int n)
 {
-    const mp_candidate **sorted = mp_alloc((size_t)n, sizeof *sorted);
+    int lone = 0;
 
-    if (!sorted)
-        return no_memory(err);
-    for (int i = 0; i < n; i++)
-        sorted[i] = &list[i];
-    qsort(sorted, (size_t)n, sizeof *sorted, by_name);
+    qsort(list, (size_t)n, sizeof *list, by_name);
     for (int i = 0, end; i < n; i = end) {
         bool paired = false;
-        for (end = i; end < n && !same_cell(sorted[i], sorted[end]); end++)
-            paired |= sorted[end]->paired;
-        *out += !paired;
+        for (end = i; end < n && !same_cell(list[i].cell, list[end].cell); end++)
+            paired |= list[end].paired;
+        lone += !paired;
     }
-    mp_free(sorted);
-    return MP_OK;
+    return lone;
 }
 
 /* Both lists in order of their signatures, like merging: each cell has one partner at most. */
-static void match(mp_selection *s)
+static void match(mp_selection *s, signed_cell *a, signed_cell *b)
 {
     int i = 0, k = 0;
 
-    qsort(s->from_a, (size_t)s->count_a, sizeof *s->from_a, by_signature);
-    qsort(s->from_b, (size_t)s->count_b, sizeof *s->from_b, by_signature);
-    while (i < s->count_a && k < s->count_b) {
-        const int order = strcmp(s->from_a[i].signature, s->from_b[k].signature);
-        if (!order && s->from_a[i].id != s->from_b[k].id) {
-            s->pairs[s->pair_count++] = (mp_cell_pair){&s->from_a[i], &s->from_b[k]};
-            s->from_a[i].paired = s->from_b[k].paired = true;
+    while (i < s->a->count && k < s->b->count) {
+        const int order = strcmp(a[i].signature, b[k].signature);
+        if (!order && a[i].cell->ids[0] != b[k].cell->ids[0]) {
+            s->pairs[s->pair_count++] = (mp_cell_pair){a[i].cell, b[k].cell};
+            a[i].paired = b[k].paired = true;
         }
         i += order <= 0;
         k += order >= 0;
@@ -429,21 +640,117 @@ static void match(mp_selection *s)
 
 static mp_code join(mp_selection *s, mp_error *err)
 {
-    const int most = s->count_a < s->count_b ? s->count_a : s->count_b;
+    const int n = s->a->count, m = s->b->count;
+    signed_cell *a = unsigned_cells(s->a, err), *b = unsigned_cells(s->b, err);
 
-    s->pairs = mp_alloc((size_t)most, sizeof *s->pairs);
+    s->pairs = mp_alloc((size_t)(n < m ? n : m), sizeof *s->pairs);
     if (!s->pairs)
-        return no_memory(err);
-    for (int strict = 1; strict >= 0 && !s->pair_count; strict--) {
-        if (sign_all(s, strict, err))
-            return err->code;
-        match(s);
+        no_memory(err);
+    for (int strict = 1; !err->code && strict >= 0 && !s->pair_count; strict--)
+        if (!sign_all(s, a, n, strict, err) && !sign_all(s, b, m, strict, err))
+            match(s, a, b);
+    if (!err->code) {
+        qsort(s->pairs, (size_t)s->pair_count, sizeof *s->pairs, by_cell);
+        drop_older_pairs(s);
+        s->lone_a = count_lone(a, n);
+        s->lone_b = count_lone(b, m);
     }
-    qsort(s->pairs, (size_t)s->pair_count, sizeof *s->pairs, by_cell);
-    drop_older_pairs(s);
-    if (count_lone(s->from_a, s->count_a, &s->lone_a, err))
-        return err->code;
-    return count_lone(s->from_b, s->count_b, &s->lone_b, err);
+    free_signed(a, n);
+    free_signed(b, m);
+    return err->code;
+}
+
+/* ---- pools ---------------------------------------------------------------------------------- */
+
+bool mp_pooled_key(const char *key)
+{
+    return !strcmp(key, "inputs.seed") || !strncmp(key, "inputs.prompt", 13) ||
+           !strncmp(key, "inputs.negative_prompt", 22);
+}
+
+/* Two cells in order of all but prompt, seed and run: equal ones are samples of one thing. */
+static int alike(const mp_candidate *x, const mp_candidate *y)
+{
+    int order = strcmp(x->scenario, y->scenario), i = 0, k = 0;
+
+    if (!order)
+        order = strcmp(x->run->engine, y->run->engine);
+    if (!order)
+        order = strcmp(x->run->device, y->run->device);
+    if (!order)
+        order = strcmp(x->run->fingerprint, y->run->fingerprint);
+    if (!order && x->run != y->run)
+        order = strcmp(x->run->environment, y->run->environment);
+    if (!order)
+        order = strcmp(x->checkpoint_hash, y->checkpoint_hash);
+    while (!order) {
+        while (i < x->setting_count && mp_pooled_key(x->settings[i].key))
+            i++;
+        while (k < y->setting_count && mp_pooled_key(y->settings[k].key))
+            k++;
+        if (i == x->setting_count || k == y->setting_count)
+            return (i < x->setting_count) - (k < y->setting_count);
+        order = strcmp(x->settings[i].key, y->settings[k].key);
+        if (!order)
+            order = strcmp(x->settings[i++].value, y->settings[k++].value);
+    }
+    return order;
+}
+
+/* A pair, its place among all, and that of the first of its pool. */
+typedef struct placed_pair {
+    mp_cell_pair pair;
+    int place, leader;
+} placed_pair;
+
+static int same_pool(const placed_pair *p, const placed_pair *q)
+{
+    const int order = alike(p->pair.a, q->pair.a);
+
+    return order ? order : alike(p->pair.b, q->pair.b);
+}
+
+static int by_pool(const void *x, const void *y)
+{
+    const placed_pair *p = x, *q = y;
+    const int order = same_pool(p, q);
+
+    return order ? order : p->place - q->place;
+}
+
+static int by_leader(const void *x, const void *y)
+{
+    const placed_pair *p = x, *q = y;
+
+    return p->leader != q->leader ? p->leader - q->leader : p->place - q->place;
+}
+
+/* Pairs of one pool beside each other; pools in order of their first pair. */
+static mp_code make_pools(mp_selection *s, mp_error *err)
+{
+    const int n = s->pair_count;
+    placed_pair *list = mp_alloc((size_t)n, sizeof *list);
+
+    s->pools = mp_alloc((size_t)n, sizeof *s->pools);
+    if (!list || !s->pools) {
+        mp_free(list);
+        return no_memory(err);
+    }
+    for (int i = 0; i < n; i++)
+        list[i] = (placed_pair){s->pairs[i], i, i};
+    qsort(list, (size_t)n, sizeof *list, by_pool);
+    for (int i = 1; i < n; i++)
+        if (!same_pool(&list[i - 1], &list[i]))
+            list[i].leader = list[i - 1].leader;
+    qsort(list, (size_t)n, sizeof *list, by_leader);
+    for (int i = 0; i < n; i++) {
+        s->pairs[i] = list[i].pair;
+        if (!i || list[i].leader != list[i - 1].leader)
+            s->pools[s->pool_count++].first = i;
+        s->pools[s->pool_count - 1].end = i + 1;
+    }
+    mp_free(list);
+    return MP_OK;
 }
 
 /* ---- what there is, for a message ----------------------------------------------------------- */
@@ -474,8 +781,6 @@ static void list_values(mp_store *s, const char *sql, const char *key, char *out
             append(out, size, *out ? ", " : "", mp_db_text(q, 0));
     sqlite3_finalize(q);
 }
-
-#define FINISHED "cell.status NOT IN ('running', 'interrupted')"
 
 static void list_known(mp_store *s, const char *key, char *out, size_t size)
 {
@@ -574,48 +879,59 @@ static int differences(const mp_selection *s, const mp_candidate *a, const mp_ca
 /* The cells nearest to each other among the first of A and all of B. */
 static mp_code no_pair(mp_store *s, const mp_selection *sel, mp_error *err)
 {
-    const mp_candidate *a = &sel->from_a[0], *nearest = NULL;
+    const char *text_a = sel->a->selector.text, *text_b = sel->b->selector.text;
+    const mp_candidate *a = &sel->a->cells[0], *nearest = NULL;
     char text[600];
     int least = 0;
 
-    for (int i = 0; i < sel->count_b; i++) {
-        const int n = differences(sel, a, &sel->from_b[i], text, sizeof text);
-        if (sel->from_b[i].id != a->id && (!nearest || n < least)) {
-            nearest = &sel->from_b[i];
+    for (int i = 0; i < sel->b->count; i++) {
+        const mp_candidate *b = &sel->b->cells[i];
+        const int n = differences(sel, a, b, text, sizeof text);
+        if (b->ids[0] != a->ids[0] && (!nearest || n < least)) {
+            nearest = b;
             least = n;
         }
     }
     if (!nearest)
         return mp_error_set(err, MP_EMISSING,
                             "%s: '%.80s' and '%.80s' match the same cell only, %lld",
-                            mp_store_path(s), sel->a.text, sel->b.text, (long long)a->id);
+                            mp_store_path(s), text_a, text_b, (long long)a->ids[0]);
     differences(sel, a, nearest, text, sizeof text);
     return mp_error_set(err, MP_EMISSING,
                         "%s: no two cells differ in nothing but '%.80s' and '%.80s': of %d and %d "
                         "the nearest, %lld and %lld, differ also in %s; see `mpbench list`",
-                        mp_store_path(s), sel->a.text, sel->b.text, sel->count_a, sel->count_b,
-                        (long long)a->id, (long long)nearest->id, text);
+                        mp_store_path(s), text_a, text_b, sel->a->count, sel->b->count,
+                        (long long)a->ids[0], (long long)nearest->ids[0], text);
 }
 
-mp_code mp_select_pairs(mp_store *s, const char *a, const char *b, mp_selection *out, mp_error *err)
+mp_code mp_side_load_selected(mp_store *s, const mp_selector *which, mp_side *out, mp_error *err)
 {
-    *out = (mp_selection){0};
-    if (parse_selector(a, &out->a, err) || parse_selector(b, &out->b, err) ||
-        load(s, &out->a, &out->from_a, &out->count_a, err) ||
-        load(s, &out->b, &out->from_b, &out->count_b, err))
+    *out = (mp_side){.selector = *which};
+    if (load_newest(s, out, err))
         return err->code;
-    if (!out->count_a)
-        return nothing(s, &out->a, err);
-    if (!out->count_b)
-        return nothing(s, &out->b, err);
+    return out->count ? load_all_rounds(s, out, err) : nothing(s, &out->selector, err);
+}
+
+mp_code mp_side_load(mp_store *s, const char *text, mp_side *out, mp_error *err)
+{
+    mp_selector selector;
+
+    *out = (mp_side){0};
+    return mp_selector_parse(text, &selector, err) ? err->code
+                                                   : mp_side_load_selected(s, &selector, out, err);
+}
+
+mp_code mp_select_pairs(mp_store *s, const mp_side *a, const mp_side *b, mp_selection *out,
+                        mp_error *err)
+{
+    *out = (mp_selection){.a = a, .b = b};
     if (join(out, err))
         return err->code;
-    return out->pair_count ? MP_OK : no_pair(s, out, err);
+    return out->pair_count ? make_pools(out, err) : no_pair(s, out, err);
 }
 
 void mp_selection_free(mp_selection *s)
 {
-    free_candidates(s->from_a, s->count_a);
-    free_candidates(s->from_b, s->count_b);
     mp_free(s->pairs);
+    mp_free(s->pools);
 }
