@@ -138,20 +138,21 @@ static mp_verdict sum_up(const int count[MP_VERDICTS])
     return MP_SAME;
 }
 
-/* "exact, n=3: worse in 2, better in none" */
+/* "exact, n=3: 2 worse, none better" */
 static void say_pairs(mp_judgement *j, const char *why)
 {
-    const char *const words[] = {"better", "worse"};
-    const int worse = j->worse > 0;
-    const long long n = (long long)j->pairs;
+    const int n = snprintf(j->why, sizeof j->why, "%s, n=%lld", why, (long long)j->pairs);
+    const int64_t count = j->better + j->worse;
+    char *rest = j->why + n;
+    const size_t left = sizeof j->why - (size_t)n;
 
-    if (j->verdict == MP_INCOMPARABLE)
-        snprintf(j->why, sizeof j->why, "%s, n=%lld", why, n);
-    else if (j->better + j->worse)
-        snprintf(j->why, sizeof j->why, "%s, n=%lld: %s in %lld, %s in none", why, n, words[worse],
-                 (long long)(j->better + j->worse), words[!worse]);
+    if (j->verdict == MP_INCOMPARABLE || !count)
+        return;
+    if (count == j->pairs)
+        snprintf(rest, left, ": all %s", j->worse ? "worse" : "better");
     else
-        snprintf(j->why, sizeof j->why, "%s, n=%lld", why, n);
+        snprintf(rest, left, ": %lld %s, none %s", (long long)count, j->worse ? "worse" : "better",
+                 j->worse ? "better" : "worse");
 }
 
 /* Where no pair says the opposite, deterministic drift needs no statistics: what is worse is worse.
@@ -201,6 +202,25 @@ static void add_ratio(mp_judgement *j, double a, double b)
     }
 }
 
+static void say_outlier(mp_judgement *j)
+{
+    j->verdict = MP_WORSE;
+    snprintf(j->why, sizeof j->why, "n=%lld: %lld better, %lld worse, at worst beyond %g times A's",
+             (long long)j->pairs, (long long)j->better, (long long)j->worse, DRIFT_MARGIN);
+}
+
+/* Typical values hide one black picture among many: what is worse than in A and far beyond A's own
+ * worst stays worse, whatever the others say. */
+static bool breaks_out(const mp_judgement *j, const drift *list)
+{
+    const double worst = drift_of(j, j->a.worst);
+
+    for (int64_t i = 0; i < j->pairs; i++)
+        if (list[i].verdict == MP_WORSE && drift_of(j, list[i].b) > DRIFT_MARGIN * worst)
+            return true;
+    return false;
+}
+
 static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const setting *in,
                            mp_judgement *j, mp_error *err)
 {
@@ -229,11 +249,15 @@ static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const s
             differences[i] =
                 j->kind.higher_is_better ? list[i].a - list[i].b : list[i].b - list[i].a;
     }
+    j->a = (mp_centre){mp_median(m->a.x, n), worst_of(j, &m->a), NAN, NAN, n};
+    j->b = (mp_centre){mp_median(m->b.x, n), worst_of(j, &m->b), NAN, NAN, n};
     judge_pairs(j, list, differences);
     for (int64_t i = 0; i < n; i++)
         add_ratio(j, list[i].a, list[i].b);
-    j->a = (mp_centre){mp_median(m->a.x, n), worst_of(j, &m->a), NAN, NAN, n};
-    j->b = (mp_centre){mp_median(m->b.x, n), worst_of(j, &m->b), NAN, NAN, n};
+    if (j->better && breaks_out(j, list)) {
+        j->outlier = true;
+        say_outlier(j);
+    }
     mp_free(list);
     mp_free(differences);
     return MP_OK;
@@ -357,8 +381,8 @@ void mp_judge_settle(mp_judgement *j, int64_t tests)
     const double floor =
         j->pairs ? mp_wilcoxon_floor(j->better + j->worse) : mp_mann_whitney_floor(j->a.n, j->b.n);
 
-    if (isnan(j->p) || (j->pairs && !(j->better && j->worse)))
-        return; /* no test, or one that says what all pairs say */
+    if (isnan(j->p) || j->outlier || (j->pairs && !(j->better && j->worse)))
+        return; /* no test, or one that changes nothing */
     say_p(j);
     if (j->verdict == MP_SAME)
         return;

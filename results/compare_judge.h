@@ -30,6 +30,7 @@ typedef struct mp_judgement {
     mp_centre a, b;
     int64_t pairs, better, worse; /* of the pairs, where drift is judged pair by pair */
     bool same_bits;               /* all outputs of all pairs */
+    bool outlier;                 /* a pair of b is far worse than all of a */
     mp_verdict verdict;
     char why[160];    /* "p=0.008, n=5+5" */
     double p;         /* of a test that could prove something, else NaN */

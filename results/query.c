@@ -96,7 +96,11 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
 /* ---- list ----------------------------------------------------------------------------------- */
 
 /* After --resume, a run holds an interrupted cell and its repetition: only the last one counts. */
-#define NEWEST "cell.id IN (SELECT max(id) FROM cell GROUP BY run, key)"
+#define NEWEST \
+    "cell.id = (SELECT max(c.id) FROM cell c WHERE c.key = cell.key AND c.run = cell.run) "
+
+/* ?1: how many runs at most, negative for all. */
+#define NEWEST_RUNS "(SELECT * FROM run ORDER BY id DESC LIMIT ?1) AS run "
 
 #define RUNS                                                                                  \
     "SELECT run.id, run.uuid, run.label, run.engine, run.device, run.started, run.ended, "    \
@@ -106,34 +110,58 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
     "count(*) FILTER (WHERE cell.as_expected = 0) AS unexpected, "                            \
     "count(*) FILTER (WHERE cell.budget IS NOT NULL) AS over_budget, "                        \
     "count(*) FILTER (WHERE cell.status IN ('running', 'interrupted')) AS unfinished "        \
-    "FROM run LEFT JOIN cell ON cell.run = run.id AND " NEWEST " GROUP BY run.id "            \
+    "FROM " NEWEST_RUNS "LEFT JOIN cell ON cell.run = run.id AND " NEWEST "GROUP BY run.id "  \
     "ORDER BY run.id DESC"
 
 #define SUMMARY(t, metric)                                                                \
     "LEFT JOIN metric " t " ON " t ".cell = cell.id AND " t ".name = '" metric "' AND " t \
     ".stage = 'run' AND " t ".step = -1 AND " t ".module = '' "
 
-#define CELLS                                                                                \
-    "SELECT cell.id, cell.run, cell.key, cell.scenario, cell.status, cell.as_expected, "     \
-    "cell.outcome, cell.budget, coalesce(l.value, l.nonfinite) AS latent_rel_l2, "           \
-    "coalesce(i.value, i.nonfinite) AS image_rel_l2, "                                       \
-    "coalesce(t.value, t.nonfinite) AS seconds, coalesce(p.value, p.nonfinite) AS peak_mib " \
-    "FROM cell " SUMMARY("l", "latent_rel_l2") SUMMARY("i", "image_rel_l2")                  \
-        SUMMARY("t", "seconds") SUMMARY("p", "peak_mib") "WHERE " NEWEST                     \
-                                                         " ORDER BY cell.run DESC, cell.id"
+#define CELLS                                                                                      \
+    "SELECT cell.id, cell.run, cell.key, cell.scenario, cell.status, cell.as_expected, "           \
+    "cell.outcome, cell.budget, coalesce(l.value, l.nonfinite) AS latent_rel_l2, "                 \
+    "coalesce(i.value, i.nonfinite) AS image_rel_l2, "                                             \
+    "coalesce(t.value, t.nonfinite) AS seconds, coalesce(p.value, p.nonfinite) AS peak_mib "       \
+    "FROM " NEWEST_RUNS "JOIN cell ON cell.run = run.id AND " NEWEST SUMMARY("l", "latent_rel_l2") \
+        SUMMARY("i", "image_rel_l2") SUMMARY("t", "seconds")                                       \
+            SUMMARY("p", "peak_mib") "ORDER BY cell.run DESC, cell.id"
 
-static mp_code list_json(mp_store *s, FILE *to, mp_error *err)
+/* What is listed: at most so many runs, all for 0, and how many others there are. */
+typedef struct listing {
+    mp_store *store;
+    int64_t limit, more;
+} listing;
+
+static mp_code count_more(listing *l, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool row = false;
+
+    if (!mp_db_prepare(l->store, "SELECT count(*) FROM run", &q, err) &&
+        !mp_db_step(l->store, q, &row, err) && row && sqlite3_column_int64(q, 0) > l->limit)
+        l->more = sqlite3_column_int64(q, 0) - l->limit;
+    sqlite3_finalize(q);
+    return err->code;
+}
+
+static int64_t at_most(const listing *l)
+{
+    return l->limit ? l->limit : -1;
+}
+
+static mp_code list_json(const listing *l, FILE *to, mp_error *err)
 {
     json_t *runs, *cells = NULL;
 
-    if (rows_json(s, RUNS, 0, &runs, err) || rows_json(s, CELLS, 0, &cells, err)) {
+    if (rows_json(l->store, RUNS, at_most(l), &runs, err) ||
+        rows_json(l->store, CELLS, at_most(l), &cells, err)) {
         json_decref(runs);
         json_decref(cells);
         return err->code;
     }
-    return mp_json_print(json_pack("{si ss so so so}", "version", 1, "kind", "mpbench list",
-                                   "database", mp_json_text(mp_store_path(s)), "runs", runs,
-                                   "cells", cells),
+    return mp_json_print(json_pack("{si ss so so so sI}", "version", 1, "kind", "mpbench list",
+                                   "database", mp_json_text(mp_store_path(l->store)), "runs", runs,
+                                   "cells", cells, "more_runs", (json_int_t)l->more),
                          to, err);
 }
 
@@ -165,7 +193,7 @@ static void add_cell(mp_table *t, sqlite3_stmt *q, mp_format format)
     add_value(t, q, 11, format, "%.0f", missing);
 }
 
-static mp_code list_runs(mp_store *s, mp_format format, FILE *to, mp_error *err)
+static mp_code list_runs(const listing *l, mp_format format, FILE *to, mp_error *err)
 {
     static const char *const heads[] = {"run>",        "started", "label",       "engine",
                                         "cells>",      "ok>",     "unexpected>", "over budget>",
@@ -174,8 +202,8 @@ static mp_code list_runs(mp_store *s, mp_format format, FILE *to, mp_error *err)
     sqlite3_stmt *q = NULL;
     bool row = true;
 
-    if (!mp_db_prepare(s, RUNS, &q, err))
-        while (!mp_db_step(s, q, &row, err) && row)
+    if (!mp_db_prepare(l->store, RUNS, &q, err) && !mp_db_bind(l->store, q, err, "i", at_most(l)))
+        while (!mp_db_step(l->store, q, &row, err) && row)
             add_run(t, q);
     sqlite3_finalize(q);
     if (!err->code)
@@ -184,7 +212,7 @@ static mp_code list_runs(mp_store *s, mp_format format, FILE *to, mp_error *err)
     return err->code;
 }
 
-static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err)
+static mp_code list_cells(const listing *l, mp_format format, FILE *to, mp_error *err)
 {
     static const char *const heads[] = {"id>",      "run>",     "cell",    "status",   "expected",
                                         "latents>", "picture>", "time s>", "peak MiB>"};
@@ -192,8 +220,8 @@ static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err
     sqlite3_stmt *q = NULL;
     bool row = true;
 
-    if (!mp_db_prepare(s, CELLS, &q, err))
-        while (!mp_db_step(s, q, &row, err) && row)
+    if (!mp_db_prepare(l->store, CELLS, &q, err) && !mp_db_bind(l->store, q, err, "i", at_most(l)))
+        while (!mp_db_step(l->store, q, &row, err) && row)
             add_cell(t, q, format);
     sqlite3_finalize(q);
     if (!err->code)
@@ -202,23 +230,29 @@ static mp_code list_cells(mp_store *s, mp_format format, FILE *to, mp_error *err
     return err->code;
 }
 
-static mp_code list(mp_store *s, mp_format format, FILE *to, mp_error *err)
+static mp_code list(const listing *l, mp_format format, FILE *to, mp_error *err)
 {
     if (format == MP_JSON)
-        return list_json(s, to, err);
+        return list_json(l, to, err);
     if (format != MP_CSV) { /* a CSV file has one table: the cells */
-        if (list_runs(s, format, to, err))
+        if (list_runs(l, format, to, err))
             return err->code;
         fputc('\n', to);
     }
-    return list_cells(s, format, to, err);
+    return list_cells(l, format, to, err);
 }
 
-mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
+mp_code mp_query_list(mp_store *s, int64_t limit, mp_format format, FILE *to, int64_t *more,
+                      mp_error *err)
 {
+    listing l = {.store = s, .limit = limit};
+
+    *more = 0;
     if (mp_db_begin_reading(s, err))
         return err->code;
-    list(s, format, to, err);
+    if (!limit || !count_more(&l, err))
+        list(&l, format, to, err);
+    *more = l.more;
     mp_db_end_reading(s);
     return err->code;
 }

@@ -9,8 +9,10 @@
 #include "results/table.h"
 
 /* Runs, newest first, with their counts by status; and the cells of each.  Of a cell that a run
- * holds more than once, after --resume, the newest. */
-mp_code mp_query_list(mp_store *s, mp_format format, FILE *to, mp_error *err);
+ * holds more than once, after --resume, the newest.  limit: that many runs, 0 for all; *more is how
+ * many are left out. */
+mp_code mp_query_list(mp_store *s, int64_t limit, mp_format format, FILE *to, int64_t *more,
+                      mp_error *err);
 /* One cell in full: settings, status, error, times, metrics, outputs, environment, repro line.
  * id is a cell id; MP_EMISSING when there is none.  CSV is one table of part, row, column and
  * value. */

@@ -205,7 +205,7 @@ static json_t *compare_json(const char *a, const char *b)
     if (!all)
         fail_msg("%s in %s", why.text, text);
     free(text);
-    assert_int_equal(json_integer_value(json_object_get(all, "version")), 1);
+    assert_int_equal(json_integer_value(json_object_get(all, "version")), 2);
     return all;
 }
 

@@ -129,6 +129,8 @@ static int drop_store(void **state)
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
+static int64_t limit, more; /* of list */
+
 /* id 0: list. */
 static mp_code ask(int64_t id, mp_format format, char **out, mp_error *err)
 {
@@ -136,8 +138,8 @@ static mp_code ask(int64_t id, mp_format format, char **out, mp_error *err)
     FILE *f = open_memstream(out, &n);
 
     assert_non_null(f);
-    const mp_code code =
-        id ? mp_query_show(store, id, format, f, err) : mp_query_list(store, format, f, err);
+    const mp_code code = id ? mp_query_show(store, id, format, f, err)
+                            : mp_query_list(store, limit, format, f, &more, err);
     assert_int_equal(fclose(f), 0);
     return code;
 }
@@ -236,6 +238,33 @@ static void test_list__shows_the_newest_of_each_cell_in_json(void **state)
     assert_string_equal(word(good, "image_rel_l2"), "inf");
     assert_true(json_real_value(json_object_get(good, "seconds")) == 1.25);
     assert_true(json_is_null(json_object_get(good, "peak_mib")));
+    json_decref(all);
+}
+
+static void test_list__shows_the_newest_runs_and_counts_the_others(void **state)
+{
+    (void)state;
+    limit = 1;
+    json_t *all = printed_json(0);
+    const json_t *runs = json_object_get(all, "runs"), *cells = json_object_get(all, "cells");
+    assert_int_equal(json_array_size(runs), 1);
+    assert_int_equal(whole(json_array_get(runs, 0), "id"), 2);
+    assert_int_equal(json_array_size(cells), 1);
+    assert_int_equal(whole(json_array_get(cells, 0), "run"), 2);
+    assert_int_equal(whole(all, "more_runs"), 1);
+    assert_int_equal(more, 1);
+    json_decref(all);
+    for (limit = 2; limit <= 3; limit++) {
+        all = printed_json(0);
+        assert_int_equal(json_array_size(json_object_get(all, "runs")), 2);
+        assert_int_equal(whole(all, "more_runs"), 0);
+        assert_int_equal(more, 0);
+        json_decref(all);
+    }
+    limit = 0;
+    all = printed_json(0);
+    assert_int_equal(json_array_size(json_object_get(all, "runs")), 2);
+    assert_int_equal(more, 0);
     json_decref(all);
 }
 
@@ -564,6 +593,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_STORE(test_list__shows_runs_newest_first_with_their_counts),
         WITH_STORE(test_list__shows_the_newest_of_each_cell_in_json),
+        WITH_STORE(test_list__shows_the_newest_runs_and_counts_the_others),
         WITH_STORE(test_list__aligns_text),
         WITH_STORE(test_list__writes_markdown),
         WITH_STORE(test_list__writes_one_table_of_whole_numbers_as_csv),
