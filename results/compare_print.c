@@ -208,8 +208,9 @@ static void add_nothing(const sheet *s)
     mp_table_add(s->table, "-");
     add_spread(s, NULL, NULL);
     mp_table_add(s->table, "-");
-    for (int i = 0; i < 3; i++)
-        mp_table_add(s->table, "%s", "");
+    mp_table_add(s->table, "%s", "");
+    mp_table_add(s->table, "absent");
+    mp_table_add(s->table, "-");
 }
 
 static void add_judgement(const sheet *s, const mp_judgement *m, char letter)

@@ -87,6 +87,7 @@ typedef struct cell_spec {
     const char *scenario, *settings;
     const char *status; /* NULL: ok */
     const char *error, *reference, *checkpoint_hash;
+    const char *bits; /* hash of its picture, NULL for none */
     mp_metric_row metrics[8];
     double samples[8];
     int sample_count;
@@ -149,6 +150,7 @@ static int64_t begin_cell(int64_t run, const cell_spec *spec)
 static int64_t add_cell(int64_t run, const cell_spec *spec)
 {
     const int64_t id = begin_cell(run, spec);
+    const mp_output_row picture = {"image", "fp16", "[1]", spec->bits};
     mp_sample_row samples[8];
     mp_error err = {0};
     int metrics = 0;
@@ -165,7 +167,9 @@ static int64_t add_cell(int64_t run, const cell_spec *spec)
                                    .metrics = spec->metrics,
                                    .metric_count = metrics,
                                    .samples = samples,
-                                   .sample_count = spec->sample_count};
+                                   .sample_count = spec->sample_count,
+                                   .outputs = &picture,
+                                   .output_count = spec->bits != NULL};
     if (mp_store_finish_cell(store, id, &result, &err))
         fail_msg("%s", err.text);
     return id;
@@ -371,12 +375,12 @@ static void test_select__pairs_what_differs_in_nothing_else(void **state)
 {
     (void)state;
     const int64_t run = add_run(NULL);
-    const int64_t a1 = add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
-    const int64_t a2 = add_drift(run, "precision.default=fp16 inputs.seed=2", 1);
-    const int64_t b2 = add_drift(run, "precision.default=bf16 inputs.seed=2", 1);
-    const int64_t b1 = add_drift(run, "precision.default=bf16 inputs.seed=1", 1);
+    const int64_t a1 = add_drift(run, "precision.default=fp16 inputs.steps=1", 1);
+    const int64_t a2 = add_drift(run, "precision.default=fp16 inputs.steps=2", 1);
+    const int64_t b2 = add_drift(run, "precision.default=bf16 inputs.steps=2", 1);
+    const int64_t b1 = add_drift(run, "precision.default=bf16 inputs.steps=1", 1);
 
-    add_drift(run, "precision.default=fp16 inputs.seed=3", 1); /* alone */
+    add_drift(run, "precision.default=fp16 inputs.steps=3", 1); /* alone */
     add_cell(run, &(cell_spec){.scenario = "other", .settings = "precision.default=bf16"});
     json_t *all = compare_json("fp16", "bf16");
     assert_int_equal(pair_count(all), 2);
@@ -385,8 +389,8 @@ static void test_select__pairs_what_differs_in_nothing_else(void **state)
     assert_int_equal(id_of(all, 1, "a"), a2);
     assert_int_equal(id_of(all, 1, "b"), b2);
     const json_t *pairs = json_object_get(all, "pairs");
-    assert_string_equal(word(json_array_get(pairs, 0), "cell"), "inputs.seed=1");
-    assert_string_equal(word(json_array_get(pairs, 1), "cell"), "inputs.seed=2");
+    assert_string_equal(word(json_array_get(pairs, 0), "cell"), "inputs.steps=1");
+    assert_string_equal(word(json_array_get(pairs, 1), "cell"), "inputs.steps=2");
     assert_int_equal(json_integer_value(json_object_get(all, "unpaired_a")), 1);
     assert_int_equal(json_integer_value(json_object_get(all, "unpaired_b")), 1);
     json_decref(all);
@@ -676,10 +680,10 @@ static void test_judge__says_how_many_samples_are_needed(void **state)
     add_timed(run, "t=slow", 3, (double[]){2.0, 2.1, 2.2});
     add_timed(run, "t=enough", 4, (double[]){3.0, 3.1, 3.2, 3.3});
     add_timed(run, "t=also", 4, (double[]){4.0, 4.1, 4.2, 4.3});
-    assert_verdict("t=fast", "t=slow", "seconds", "too few", "n=3+3, need 4+4");
+    assert_verdict("t=fast", "t=slow", "seconds", "too few", "n=3+3 (need n>=4)");
     assert_verdict("t=enough", "t=also", "seconds", "worse", "p=0.029, n=4+4");
     add_cell(run, &(cell_spec){.settings = "t=none", .metrics = {metric("seconds", 1)}});
-    assert_verdict("t=none", "t=slow", "seconds", "too few", "n=0+3, need 4+4");
+    assert_verdict("t=none", "t=slow", "seconds", "too few", "n=0+3 (need n>=4)");
 }
 
 static void test_judge__leaves_warm_ups_out(void **state)
@@ -808,6 +812,467 @@ static void test_judge__compares_no_time_of_other_machines(void **state)
                    "other machines, less than the reference's noise, 0.001");
 }
 
+/* ---- pools ---------------------------------------------------------------------------------- */
+
+/* One picture each for n seeds in fp16 and bf16. */
+static void add_seeds(int64_t run, const char *name, int n, const double *fp16, const double *bf16)
+{
+    char settings[80];
+
+    for (int i = 0; i < n; i++) {
+        snprintf(settings, sizeof settings, "precision.default=fp16 inputs.seed=%d", i);
+        add_cell(run, &(cell_spec){.settings = settings, .metrics = {metric(name, fp16[i])}});
+        snprintf(settings, sizeof settings, "precision.default=bf16 inputs.seed=%d", i);
+        add_cell(run, &(cell_spec){.settings = settings, .metrics = {metric(name, bf16[i])}});
+    }
+}
+
+static void test_pool__takes_what_all_pairs_say_without_statistics(void **state)
+{
+    (void)state;
+    add_seeds(add_run(NULL), "latent_rel_l2", 3, (double[]){1, 2, 4}, (double[]){2, 3, 9});
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "worse", "exact, n=3: all worse");
+    assert_verdict("bf16", "fp16", "latent_rel_l2", "better", "exact, n=3: all better");
+    json_t *all = compare_json("fp16", "bf16");
+    const json_t *m = judged(all, 0, "latent_rel_l2"), *b = json_object_get(m, "b_values");
+    assert_true(json_real_value(json_object_get(m, "a")) == 2); /* medians */
+    assert_true(json_real_value(json_object_get(m, "b")) == 3);
+    assert_true(json_real_value(json_object_get(b, "worst")) == 9);
+    assert_int_equal(json_integer_value(json_object_get(b, "n")), 3);
+    assert_int_equal(json_integer_value(json_object_get(m, "pairs_worse")), 3);
+    assert_true(json_is_null(json_object_get(m, "p")));
+    json_decref(all);
+    char *text = compare_text("fp16", "bf16", MP_TEXT);
+    assert_non_null(strstr(text, "  metric         A       B       B/A    verdict  because\n"));
+    assert_non_null(strstr(text, "  latent_rel_l2  2  [4]  3  [9]  1.5    B worse  exact, n=3: "));
+    assert_non_null(strstr(text, "\n  pooled over inputs.seed: 0, 1, 2\n"));
+    free(text);
+}
+
+static void test_pool__takes_pairs_without_a_difference_for_neither(void **state)
+{
+    (void)state;
+    add_seeds(add_run(NULL), "ssim", 3, (double[]){0.9, 0.8, 0.7}, (double[]){0.9, 0.7, 0.7});
+    assert_verdict("fp16", "bf16", "ssim", "worse", "exact, n=3: 1 worse, none better");
+    json_t *all = compare_json("fp16", "bf16");
+    const json_t *b = json_object_get(judged(all, 0, "ssim"), "b_values");
+    assert_true(json_real_value(json_object_get(b, "worst")) == 0.7); /* the least of it */
+    json_decref(all);
+}
+
+static void test_pool__says_how_many_pairs_would_settle_it(void **state)
+{
+    (void)state;
+    add_seeds(add_run(NULL), "latent_rel_l2", 3, (double[]){1, 2, 4}, (double[]){1.5, 1.5, 5});
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "too few", "1 better, 2 worse (need n>=6)");
+    const mp_compare_options o = {.a = "fp16", .b = "bf16", .fail_on_worse = true};
+    int status;
+    char *text = compared(&o, &status);
+    assert_int_equal(status, 4);
+    assert_non_null(strstr(text, "  ?  too few  1 better, 2 worse (need n>=6)\n"));
+    free(text);
+}
+
+/* Expected: scipy.stats.wilcoxon(b - a, zero_method="pratt"), all ways to give signs. */
+static void test_pool__tests_pairs_that_disagree_by_signed_ranks(void **state)
+{
+    static const double a[] = {10, 11, 12, 13, 14, 15, 16, 17};
+    static const double worse[] = {11.5, 13, 14.5, 16, 17.5, 19, 20.5, 16.5};
+    static const double mixed[] = {11.5, 9, 14.5, 10, 17.5, 11, 20.5, 16.5};
+
+    (void)state;
+    add_seeds(add_run_by(NULL, "one", "native"), "latent_rel_l2", 8, a, worse);
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "worse", "p=0.016, n=8: 1 better, 7 worse");
+    assert_verdict("bf16", "fp16", "latent_rel_l2", "better", "p=0.016, n=8: 7 better, 1 worse");
+    add_seeds(add_run_by(NULL, "one", "native"), "latent_rel_l2", 8, a, mixed); /* newer */
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "noise", "n=8: 4 better, 4 worse");
+    char *text = compare_text("fp16", "bf16", MP_TEXT);
+    assert_non_null(strstr(text, "  ~  noise    p="));
+    assert_non_null(strstr(text, "\n~ not significant\n"));
+    free(text);
+}
+
+/* Eleven pictures a little better, one black: a typical value would hide it. */
+static void test_pool__lets_no_better_pairs_hide_one_that_breaks_out(void **state)
+{
+    double a[12], b[12];
+
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        a[i] = 0.01 + 0.001 * i;
+        b[i] = a[i] - 1e-4;
+    }
+    b[5] = 0.041; /* the worst of a is 0.021 */
+    add_seeds(add_run_by(NULL, "m", "native"), "image_rel_l2", 12, a, b);
+    assert_verdict("fp16", "bf16", "image_rel_l2", "better", "11 better, 1 worse");
+    b[5] = 0.043;
+    add_seeds(add_run_by(NULL, "m", "native"), "image_rel_l2", 12, a, b);
+    assert_verdict("fp16", "bf16", "image_rel_l2", "worse",
+                   "n=12: 11 better, 1 worse, at worst beyond 2 times A's");
+}
+
+static void test_pool__does_not_overlook_one_that_is_not_a_number(void **state)
+{
+    (void)state;
+    add_seeds(add_run(NULL), "latent_rel_l2", 3, (double[]){1, 2, 4}, (double[]){2, NAN, 9});
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "incomparable", "not a number");
+    assert_int_equal(gate("fp16", "bf16"), 4);
+}
+
+static void test_pool__marks_the_same_bits(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    static const char *const bits[][2] = {{"abc", "abc"}, {"def", "def"}, {"ghi", "jkl"}};
+    char settings[40];
+
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 2; k++) {
+            snprintf(settings, sizeof settings, "c=%s inputs.seed=%d", k ? "b" : "a", i);
+            add_cell(run, &(cell_spec){.settings = settings,
+                                       .bits = bits[i][k],
+                                       .metrics = {metric("latent_rel_l2", 1)}});
+            if (i == 1 && k == 1) {
+                assert_verdict("c=a", "c=b", "latent_rel_l2", "same", "same bits, n=2");
+                char *text = compare_text("c=a", "c=b", MP_TEXT);
+                assert_non_null(strstr(text, "  =  same     same bits, n=2\n"));
+                assert_non_null(strstr(text, "\n= same bits\n"));
+                free(text);
+            }
+        }
+    json_t *all = compare_json("c=a", "c=b"); /* the third pair has other bits and the same drift */
+    assert_string_equal(word(judged(all, 0, "latent_rel_l2"), "verdict"), "same");
+    assert_true(json_is_false(json_object_get(judged(all, 0, "latent_rel_l2"), "same_bits")));
+    json_decref(all);
+}
+
+static void test_pool__mixes_no_machines_and_nothing_but_prompts_and_seeds(void **state)
+{
+    (void)state;
+    const int64_t here = add_run_by("a", "here", "native"),
+                  there = add_run_by("a", "there", "native");
+
+    add_drift(here, "precision.default=fp16 inputs.seed=1", 1);
+    add_drift(here, "precision.default=bf16 inputs.seed=1", 2);
+    add_drift(there, "precision.default=fp16 inputs.seed=2", 1);
+    add_drift(there, "precision.default=bf16 inputs.seed=2", 2);
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 2);
+    assert_string_equal(word(json_array_get(json_object_get(all, "pairs"), 0), "cell"),
+                        "machine=here");
+    json_decref(all);
+    add_drift(there, "precision.default=fp16 inputs.prompt=x inputs.negative_prompt=y", 1);
+    add_drift(there, "precision.default=bf16 inputs.prompt=x inputs.negative_prompt=y", 2);
+    add_drift(there, "precision.default=fp16 inputs.seed=2 inputs.steps=4", 1);
+    add_drift(there, "precision.default=bf16 inputs.seed=2 inputs.steps=4", 2);
+    all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 3);
+    json_decref(all);
+}
+
+static void test_pool__counts_how_its_cells_ended(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    static const char *const endings[][2] = {
+        {"ok", "ok"}, {"ok", "crash"}, {"oom", "ok"}, {"error", "error"}};
+    char settings[40];
+
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 2; k++) {
+            snprintf(settings, sizeof settings, "c=%s inputs.seed=%d", k ? "b" : "a", i);
+            add_cell(run, &(cell_spec){.settings = settings,
+                                       .status = endings[i][k],
+                                       .error = strcmp(endings[i][k], "ok") ? endings[i][k] : NULL,
+                                       .metrics = {metric("latent_rel_l2", 1 + k)}});
+        }
+    char *text = compare_text("c=a", "c=b", MP_TEXT);
+    assert_non_null(strstr(text, "2 ok, 1 oom, 1 error"));
+    assert_non_null(strstr(text, "2 ok, 1 crash, 1 error"));
+    assert_non_null(strstr(text, "!*  B newly fails in 1, is fixed in 1  crash\n"));
+    assert_non_null(strstr(text, "(B against A: 1 better, 2 worse, 0 the same")); /* and drift */
+    assert_non_null(strstr(text, "1 newly failing, 1 fixed)"));
+    free(text);
+    json_t *all = compare_json("c=a", "c=b");
+    assert_string_equal(word(judged(all, 0, "latent_rel_l2"), "because"),
+                        "exact"); /* of one pair */
+    json_decref(all);
+}
+
+/* Rounds of two builds in turns: three runs of each label. */
+static void test_pool__takes_all_equal_runs_of_a_label(void **state)
+{
+    (void)state;
+    const mp_pair old = {"git_commit", "aaaa"}, new = {"git_commit", "bbbb"};
+    double slow[] = {2.0, 2.1}, fast[] = {1.0, 1.1};
+
+    for (int i = 0; i < 3; i++) {
+        const int64_t before = add_run_that_told("before", "m", "native", old);
+        const int64_t after = add_run_that_told("after", "m", "native", new);
+        add_timed(before, "c=1", 2, fast);
+        add_timed(after, "c=1", 2, slow);
+        slow[0] += 0.01, slow[1] += 0.01, fast[0] += 0.01, fast[1] += 0.01;
+    }
+    assert_verdict("before", "after", "seconds", "worse", "p=0.0022, n=6+6");
+    assert_verdict("before", "6", "seconds", "too few",
+                   "n=6+2 (need n>=4)"); /* a run alone is that run */
+    assert_verdict("label=before,run=1", "after", "seconds", "too few", "n=2+6");
+    json_t *all = compare_json("before", "after");
+    const json_t *a = json_object_get(judged(all, 0, "seconds"), "a_values");
+    /* the extremes of 6 values: 95 % asks for no less */
+    assert_true(json_real_value(json_object_get(a, "low")) == 1.0);
+    assert_true(json_real_value(json_object_get(a, "high")) == 1.1 + 0.01 + 0.01);
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+    const json_t *member = json_array_get(json_object_get(pair, "members"), 0);
+    assert_int_equal(json_array_size(json_object_get(member, "a")), 3);
+    json_decref(all);
+    char *text = compare_text("before", "after", MP_TEXT);
+    assert_non_null(strstr(text, "\nA: time and memory of 3 equal runs are pooled\n"));
+    assert_non_null(strstr(text, "B  after     native  cpu     m        bbbb     6\n"));
+    assert_non_null(strstr(text, "± "));
+    free(text);
+    add_timed(add_run_that_told("after", "m", "native", (mp_pair){"git_commit", "cccc"}), "c=1", 2,
+              slow); /* another build under the same label: only the newest counts */
+    assert_verdict("before", "after", "seconds", "too few", "n=6+2 (need n>=4)");
+}
+
+static void test_pool__does_not_hide_a_round_that_failed(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        add_drift(add_run("before"), "c=1", 1);
+        add_cell(add_run("after"), &(cell_spec){.settings = "c=1",
+                                                .status = i ? NULL : "crash",
+                                                .metrics = {metric("latent_rel_l2", 1)}});
+    }
+    char *text = compare_text("before", "after", MP_TEXT);
+    assert_non_null(strstr(text, "1 ok, 1 crash"));
+    assert_non_null(strstr(text, "!  B newly fails in 1"));
+    free(text);
+    assert_int_equal(gate("before", "after"), 1);
+}
+
+static void test_pool__tests_memory_once_there_are_enough_samples(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    static const double a[] = {100, 130, 101, 131}, b[] = {104, 134, 105, 135};
+    char settings[40];
+
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 2; k++) {
+            snprintf(settings, sizeof settings, "c=%s inputs.seed=%d", k ? "b" : "a", i);
+            add_cell(run, &(cell_spec){.settings = settings,
+                                       .metrics = {metric("peak_mib", k ? b[i] : a[i])}});
+            if (i == 2 && k == 1) /* 101 and 105: by the effect, as of a single one */
+                assert_verdict("c=a", "c=b", "peak_mib", "worse", "beyond 2 %");
+        }
+    assert_verdict("c=a", "c=b", "peak_mib", "noise", "n=4+4"); /* the samples overlap */
+}
+
+/* Among 40 tests a p of 0.03 is to be expected. */
+static void test_compare__controls_false_discoveries_over_all_tests(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    char settings[40];
+
+    add_timed(run, "c=a d=0", 4, (double[]){1.0, 1.1, 1.2, 1.3});
+    add_timed(run, "c=b d=0", 4, (double[]){2.0, 2.1, 2.2, 2.3});
+    json_t *all = compare_json("c=a", "c=b");
+    assert_string_equal(word(judged(all, 0, "seconds"), "because"), "p=0.029, n=4+4");
+    json_decref(all);
+    for (int i = 1; i < 40; i++) {
+        snprintf(settings, sizeof settings, "c=a d=%d", i);
+        add_timed(run, settings, 4, (double[]){1.0, 1.1, 1.2, 1.3});
+        snprintf(settings, sizeof settings, "c=b d=%d", i);
+        add_timed(run, settings, 4, (double[]){1.0, 1.1, 1.2, 1.3});
+    }
+    all = compare_json("c=a", "c=b");
+    const json_t *m = judged(all, 0, "seconds");
+    assert_string_equal(word(m, "verdict"), "too few"); /* 8 + 8 could tell: 2 / 12870 * 40 */
+    assert_string_equal(word(m, "because"), "p=0.029, q=1, n=4+4 (need n>=7)");
+    json_decref(all);
+}
+
+/* ---- limits --------------------------------------------------------------------------------- */
+
+static void allow(int64_t cell, const char *name, double limit)
+{
+    char sql[200];
+
+    snprintf(sql, sizeof sql, "INSERT INTO cell_limit VALUES (%lld, '%s', 'relative', %g)",
+             (long long)cell, name, limit);
+    sql_run(mp_store_path(store), sql);
+}
+
+static void test_judge__lets_a_scenario_say_how_much_worse_it_may_be(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    const cell_spec a = {.settings = "c=a",
+                         .metrics = {metric("latent_rel_l2", 100), metric("psnr_db", 50),
+                                     metric("peak_mib", 100), metric("image_rel_l2", 0)}};
+    const cell_spec b = {.settings = "c=b",
+                         .metrics = {metric("latent_rel_l2", 104), metric("psnr_db", 48),
+                                     metric("peak_mib", 104), metric("image_rel_l2", 1)}};
+    static const char *const metrics[] = {"latent_rel_l2", "psnr_db", "peak_mib", "image_rel_l2"};
+
+    add_cell(run, &a);
+    const int64_t id = add_cell(run, &b);
+    for (int i = 0; i < 4; i++) {
+        assert_verdict("c=a", "c=b", metrics[i], "worse", "");
+        allow(id, metrics[i], 0.04);
+        assert_verdict("c=a", "c=b", metrics[i], i < 3 ? "same" : "worse", i < 3 ? "4 %" : "exact");
+    }
+    assert_verdict("c=b", "c=a", "peak_mib", "better", "beyond 2 %"); /* of A's cell: no limit */
+}
+
+/* ---- several operands ----------------------------------------------------------------------- */
+
+static void add_three(void)
+{
+    const int64_t run = add_run(NULL);
+    static const char *const dtypes[] = {"fp32", "fp16", "bf16"};
+    char settings[80];
+
+    for (int i = 0; i < 3; i++)
+        for (int steps = 1; steps <= 2; steps++) {
+            if (i == 2 && steps == 2)
+                continue; /* bf16 has one cell less */
+            snprintf(settings, sizeof settings, "precision.default=%s inputs.steps=%d", dtypes[i],
+                     steps);
+            add_cell(run, &(cell_spec){.settings = settings,
+                                       .metrics = {metric("latent_rel_l2", i * 0.01),
+                                                   metric("peak_mib", 100 - 30 * (i == 1))}});
+        }
+}
+
+static void test_compare__holds_several_against_the_first(void **state)
+{
+    static const char *const more[] = {"bf16"};
+    mp_compare_options o = {.a = "fp32", .b = "fp16", .more = more, .more_count = 1};
+    int status;
+
+    (void)state;
+    add_three();
+    char *text = compared(&o, &status);
+    assert_non_null(strstr(text,
+                           "  inputs.steps  metric           A     B  B/A    verdict   because  "
+                           "      C  C/A    verdict  because\n"));
+    assert_non_null(strstr(text,
+                           "  1             latent_rel_l2    0  0.01    -    B worse   exact    "
+                           "   0.02    -    C worse  exact\n"));
+    assert_non_null(strstr(text,
+                           "  2             latent_rel_l2    0  0.01    -    B worse   exact    "
+                           "      -    -    absent   -\n"));
+    assert_non_null(strstr(text, "\nleft out: 1 cell of A and 0 of C have no partner"));
+    assert_non_null(strstr(text, "\noverall, B against A\n"));
+    assert_non_null(strstr(text,
+                           "\nverdict: MIXED exit=0 (B, C against A: 2 better, 3 worse, 1 the "
+                           "same, "));
+    free(text);
+    o.fail_on_worse = true;
+    o.format = MP_CSV;
+    text = compared(&o, &status);
+    assert_int_equal(status, 1);
+    assert_non_null(
+        strstr(text, "sana,inputs.steps=1,latent_rel_l2,0,0.02,,C worse,exact,bf16,1,1"));
+    free(text);
+    o.format = MP_JSON;
+    text = compared(&o, &status);
+    json_t *all = json_loads(text, 0, NULL);
+    assert_int_equal(pair_count(all), 3);
+    assert_int_equal(json_array_size(json_object_get(all, "operands")), 3);
+    const json_t *last = json_array_get(json_object_get(all, "pairs"), 1);
+    assert_int_equal(json_integer_value(json_object_get(last, "operand")), 2);
+    assert_int_equal(json_integer_value(json_object_get(all, "unpaired_a")), 1);
+    json_decref(all);
+    free(text);
+}
+
+static void test_compare__takes_eight_operands_at_most(void **state)
+{
+    static const char *const more[] = {"fp16", "fp16", "fp16", "fp16", "fp16", "fp16", "bf16"};
+    const mp_compare_options o = {.a = "fp32", .b = "fp16", .more = more, .more_count = 7};
+    mp_error err = {0};
+    int status;
+
+    (void)state;
+    add_three();
+    assert_int_equal(mp_compare(store, &o, stderr, &status, &err), MP_EUSAGE);
+    assert_non_null(strstr(err.text, "'bf16' is one operand too many: at most 8"));
+}
+
+/* ---- --pareto ------------------------------------------------------------------------------- */
+
+static void test_pareto__says_who_is_beaten_in_everything(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    static const struct {
+        const char *settings;
+        double drift, seconds, mib;
+    } rows[] = {{"precision.default=fp32 inputs.steps=1", 1e-3, 4, 200},
+                {"precision.default=fp16 inputs.steps=1", 1e-2, 2, 100},
+                {"precision.default=bf16 inputs.steps=1", 2e-2, 2.01, 101}, /* 1 % is none */
+                {"precision.default=fp8_e4m3 inputs.steps=1", 1e-2, 3, 50}};
+    mp_compare_options o = {.a = "fp32", .b = "bf16", .pareto = true};
+    int status;
+
+    for (int i = 0; i < 4; i++)
+        add_cell(run, &(cell_spec){.settings = rows[i].settings,
+                                   .metrics = {metric("latent_rel_l2", rows[i].drift),
+                                               metric("seconds", rows[i].seconds),
+                                               metric("peak_mib", rows[i].mib)}});
+    char *text = compared(&o, &status); /* the other dtypes come by themselves */
+    assert_non_null(strstr(text, "  fp32        0.001        -       4       200         0  on the "
+                                 "front\n"));
+    assert_non_null(strstr(text,
+                           "  bf16         0.02        -    2.01       101         0  dominated "
+                           "by fp16\n"));
+    assert_non_null(strstr(text, "  fp8_e4m3     0.01        -       3        50         0  on the "
+                                 "front\n"));
+    assert_non_null(strstr(text, "\n  geometric means over the 1 cell that all have\n"));
+    assert_null(strstr(text, "\nC  "));
+    free(text);
+    o.format = MP_JSON;
+    text = compared(&o, &status);
+    json_t *all = json_loads(text, 0, NULL);
+    const json_t *points = json_object_get(json_object_get(all, "pareto"), "points");
+    assert_int_equal(json_array_size(points), 4);
+    const json_t *by = json_object_get(json_array_get(points, 1), "dominated_by");
+    assert_string_equal(json_string_value(json_array_get(by, 0)), "fp16");
+    json_decref(all);
+    free(text);
+}
+
+static void test_pareto__compares_no_time_of_other_machines_and_counts_failures(void **state)
+{
+    (void)state;
+    const int64_t here = add_run_by("x", "here", "native"),
+                  there = add_run_by("y", "there", "native");
+    const mp_compare_options o = {.a = "x", .b = "y", .pareto = true};
+    const cell_spec spec = {.settings = "c=1",
+                            .metrics = {metric("latent_rel_l2", 1), metric("seconds", 1)}};
+    const cell_spec broken = {.settings = "c=2", .status = "crash"};
+    int status;
+
+    add_cell(here, &spec);
+    add_cell(there, &spec);
+    add_cell(here, &(cell_spec){.settings = "c=2", .metrics = {metric("latent_rel_l2", 1)}});
+    add_cell(there, &broken);
+    char *text = compared(&o, &status);
+    assert_non_null(
+        strstr(text, "  x        1        -       -         -         0  on the front\n"));
+    assert_non_null(
+        strstr(text, "  y        1        -       -         -         1  dominated by x\n"));
+    assert_non_null(strstr(text,
+                           "over the 1 cell that all have; other machines, so time and memory "
+                           "say nothing\n"));
+    free(text);
+}
+
 /* ---- instruction sets ----------------------------------------------------------------------- */
 
 static void test_compare__marks_pairs_of_different_instruction_sets(void **state)
@@ -833,10 +1298,11 @@ static void test_compare__marks_pairs_of_different_instruction_sets(void **state
         char *text = compare_text(runs[i - 1].label, runs[i].label, MP_TEXT);
         assert_int_equal(json_is_true(json_object_get(pair, "isas_differ")), differ);
         assert_string_equal(word(json_object_get(pair, "b"), "isa"), runs[i].isa);
-        assert_int_equal(strstr(text, "* A and B ran with different instruction sets (such as "
+        assert_int_equal(strstr(text, "\nA and B ran with different instruction sets (such as "
                                       "avx2 and amx)") != NULL,
                          differ);
-        assert_int_equal(strstr(text, "- *  ") != NULL, differ);
+        assert_int_equal(strstr(text, "  other machines, other instruction sets\n") != NULL,
+                         differ);
         json_decref(all);
         free(text);
     }
@@ -883,12 +1349,15 @@ static void test_compare__tells_failing_from_fixed(void **state)
 
     char *text = compare_text("before", "after", MP_TEXT);
     assert_non_null(
-        strstr(text, "c=1   outcome     ok      error    -  B newly fails  new error\n"));
+        strstr(text, "  c  metric       A          B  B/A     verdict        because\n"));
     assert_non_null(
-        strstr(text, "c=2   outcome  crash         ok    -  B is fixed     old error\n"));
+        strstr(text, "  1  outcome     ok      error    -  !  B newly fails  new error\n"));
     assert_non_null(
-        strstr(text, "c=3   outcome    oom  nonfinite    -  both fail      new error\n"));
+        strstr(text, "  2  outcome  crash         ok    -  *  B is fixed     old error\n"));
+    assert_non_null(
+        strstr(text, "  3  outcome    oom  nonfinite    -     both fail      new error\n"));
     assert_non_null(strstr(text, "\n1 pair fails on both sides\n"));
+    assert_non_null(strstr(text, "\n! newly failing   * fixed\n"));
     free(text);
     assert_int_equal(gate("before", "after"), 1);
 }
@@ -938,8 +1407,9 @@ static void test_compare__looks_at_one_metric_alone(void **state)
     add_cell(run, &(cell_spec){.settings = "c=b",
                                .metrics = {metric("latent_rel_l2", 2), metric("ssim", 0.5)}});
     char *text = compared(&o, &status);
-    assert_string_equal(text, "scenario,cell,metric,A,B,B/A,verdict,because\r\n"
-                              "sana,-,ssim,0.5,0.5,1,same,exact\r\n");
+    assert_string_equal(text, "scenario,cell,metric,A,B,B/A,verdict,because,operand,A n,B n,p,q,A "
+                              "low,A high,B low,B high,A worst,B worst\r\n"
+                              "sana,-,ssim,0.5,0.5,1,same,exact,c=b,1,1,,,,,,,0.5,0.5\r\n");
     assert_int_equal(status, 0);
     free(text);
     o.metric = "sism";
@@ -954,10 +1424,10 @@ static void test_compare__sums_up_by_metric(void **state)
     (void)state;
     const int64_t run = add_run(NULL);
 
-    add_drift(run, "precision.default=fp16 inputs.seed=1", 1);
-    add_drift(run, "precision.default=bf16 inputs.seed=1", 2);
-    add_drift(run, "precision.default=fp16 inputs.seed=2", 1);
-    add_drift(run, "precision.default=bf16 inputs.seed=2", 8);
+    add_drift(run, "precision.default=fp16 inputs.steps=1", 1);
+    add_drift(run, "precision.default=bf16 inputs.steps=1", 2);
+    add_drift(run, "precision.default=fp16 inputs.steps=2", 1);
+    add_drift(run, "precision.default=bf16 inputs.steps=2", 8);
     json_t *all = compare_json("fp16", "bf16");
     const json_t *row = json_array_get(json_object_get(all, "overall"), 0);
     assert_string_equal(word(row, "metric"), "latent_rel_l2");
@@ -966,9 +1436,8 @@ static void test_compare__sums_up_by_metric(void **state)
     assert_int_equal(json_integer_value(json_object_get(row, "worse")), 2);
     json_decref(all);
     char *text = compare_text("fp16", "bf16", MP_MARKDOWN);
-    assert_non_null(strstr(text, "A: fp16  \nB: bf16\n\n### sana\n\n| cell | metric | A | B |"));
-    assert_non_null(
-        strstr(text, "| inputs.seed=1 | latent\\_rel\\_l2 | 1 | 2 | 2 | B worse | exact |"));
+    assert_non_null(strstr(text, "\n\n### sana\n\n| inputs.steps | metric | A | B | B/A |"));
+    assert_non_null(strstr(text, "| 1 | latent\\_rel\\_l2 | 1 | 2 | 2 |  | B worse | exact |"));
     assert_non_null(strstr(text, "\n### overall\n\n| metric | pairs | B/A, geometric mean |"));
     assert_non_null(strstr(text, "| latent\\_rel\\_l2 | 2 | 4 | 0 | 2 | 0 | 0 | 0 |"));
     free(text);
@@ -997,7 +1466,8 @@ static void test_compare__escapes_hostile_text(void **state)
         free(text);
     }
     all = compare_json(hostile, "plain");
-    assert_string_equal(word(all, "a"), "\\x1b[2J|<b>\\x0a\\xff\\xe2\\x80\\xae");
+    assert_string_equal(word(json_array_get(json_object_get(all, "operands"), 0), "operand"),
+                        "\\x1b[2J|<b>\\x0a\\xff\\xe2\\x80\\xae");
     assert_int_equal(pair_count(all), 1);
     json_decref(all);
 
@@ -1010,8 +1480,9 @@ static void test_compare__escapes_hostile_text(void **state)
 
 /* ---- size and memory ------------------------------------------------------------------------ */
 
-/* 10,000 pairs of one scenario in one transaction: SQL makes it, since 20,000 commits take long. */
-static void fill(int pairs, bool paired)
+/* Pairs of one scenario that differ in the key, in one transaction: SQL makes it, since 20,000
+ * commits take long. */
+static void fill(const char *key, int pairs, bool paired)
 {
     char sql[2000];
 
@@ -1024,19 +1495,19 @@ static void fill(int pairs, bool paired)
         "'sana', 't', 'c', 'r', 'now', 'ok' FROM n;"
         "INSERT INTO cell_setting SELECT id, 'precision.default', iif(id %% 2, 'fp16', 'bf16') "
         "FROM cell;"
-        "INSERT INTO cell_setting SELECT id, 'inputs.seed', %s FROM cell;"
+        "INSERT INTO cell_setting SELECT id, '%s', %s FROM cell;"
         "WITH RECURSIVE k(j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j < 18) "
         "INSERT INTO cell_setting SELECT id, 'setting.' || j, 'value ' || j FROM cell, k;"
         "INSERT INTO metric SELECT id, 'latent_rel_l2', 'run', -1, '', id * 1e-6, NULL, '1' FROM "
         "cell; COMMIT",
-        2 * pairs, paired ? "(id - 1) / 2" : "id");
+        2 * pairs, key, paired ? "(id - 1) / 2" : "id");
     sql_run(mp_store_path(store), sql);
 }
 
 static void test_compare__takes_twenty_thousand_cells(void **state)
 {
     (void)state;
-    fill(10000, true);
+    fill("inputs.steps", 10000, true);
     json_t *all = compare_json("fp16", "bf16");
     assert_int_equal(pair_count(all), 10000);
     json_decref(all);
@@ -1045,10 +1516,23 @@ static void test_compare__takes_twenty_thousand_cells(void **state)
     free(text);
 }
 
+static void test_compare__pools_twenty_thousand_cells(void **state)
+{
+    (void)state;
+    fill("inputs.seed", 10000, true);
+    json_t *all = compare_json("fp16", "bf16");
+    assert_int_equal(pair_count(all), 1);
+    assert_string_equal(word(judged(all, 0, "latent_rel_l2"), "because"),
+                        "exact, n=10000: all worse");
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+    assert_int_equal(json_array_size(json_object_get(pair, "members")), 10000);
+    json_decref(all);
+}
+
 static void test_select__leaves_twenty_thousand_cells_alone(void **state)
 {
     (void)state;
-    fill(10000, false);
+    fill("inputs.seed", 10000, false);
     refuses("fp16", "bf16", MP_EMISSING, "differ also in inputs.seed");
     sql_run(mp_store_path(store),
             "UPDATE cell_setting SET value = '1' WHERE key = 'inputs.seed' AND cell = 2");
@@ -1127,9 +1611,28 @@ int main(void)
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
         WITH_STORE(test_compare__looks_at_one_metric_alone),
         WITH_STORE(test_compare__sums_up_by_metric),
+        WITH_STORE(test_pool__takes_what_all_pairs_say_without_statistics),
+        WITH_STORE(test_pool__takes_pairs_without_a_difference_for_neither),
+        WITH_STORE(test_pool__says_how_many_pairs_would_settle_it),
+        WITH_STORE(test_pool__tests_pairs_that_disagree_by_signed_ranks),
+        WITH_STORE(test_pool__lets_no_better_pairs_hide_one_that_breaks_out),
+        WITH_STORE(test_pool__does_not_overlook_one_that_is_not_a_number),
+        WITH_STORE(test_pool__marks_the_same_bits),
+        WITH_STORE(test_pool__mixes_no_machines_and_nothing_but_prompts_and_seeds),
+        WITH_STORE(test_pool__counts_how_its_cells_ended),
+        WITH_STORE(test_pool__takes_all_equal_runs_of_a_label),
+        WITH_STORE(test_pool__does_not_hide_a_round_that_failed),
+        WITH_STORE(test_pool__tests_memory_once_there_are_enough_samples),
+        WITH_STORE(test_compare__controls_false_discoveries_over_all_tests),
+        WITH_STORE(test_judge__lets_a_scenario_say_how_much_worse_it_may_be),
+        WITH_STORE(test_compare__holds_several_against_the_first),
+        WITH_STORE(test_compare__takes_eight_operands_at_most),
+        WITH_STORE(test_pareto__says_who_is_beaten_in_everything),
+        WITH_STORE(test_pareto__compares_no_time_of_other_machines_and_counts_failures),
         WITH_STORE(test_compare__marks_pairs_of_different_instruction_sets),
         WITH_STORE(test_compare__escapes_hostile_text),
         WITH_STORE(test_compare__takes_twenty_thousand_cells),
+        WITH_STORE(test_compare__pools_twenty_thousand_cells),
         WITH_STORE(test_select__leaves_twenty_thousand_cells_alone),
         WITH_STORE(test_compare__reports_each_failed_allocation),
     };
