@@ -313,19 +313,39 @@ static double least_change(const mp_judgement *j, double limit)
     return worse && !isnan(limit) ? limit : j->kind.effect;
 }
 
-/* By a relative effect, and an absolute one for what is small. */
+/* Whether the medians are so near that nobody minds: relatively, or absolutely where both are
+ * small. */
+static bool within_effect(const mp_judgement *j)
+{
+    const double difference = fabs(j->b.typical - j->a.typical);
+
+    return difference <= fmax(j->least * j->a.typical, j->kind.floor);
+}
+
+/* "within 2 %", "beyond 5 %", "within 1 MiB", after what is said already. */
+static void say_effect(mp_judgement *j)
+{
+    const double difference = fabs(j->b.typical - j->a.typical);
+    const size_t n = strlen(j->why);
+    const char *comma = n ? ", " : "";
+    char *rest = j->why + n;
+
+    if (within_effect(j) && difference > j->least * j->a.typical)
+        snprintf(rest, sizeof j->why - n, "%swithin %.0f %s", comma, j->kind.floor, j->unit);
+    else
+        snprintf(rest, sizeof j->why - n, "%s%s %g %%", comma,
+                 within_effect(j) ? "within" : "beyond", 100 * j->least);
+}
+
+/* Too few values to be ranked: the medians as they are. */
 static void judge_effect(mp_judgement *j)
 {
-    const double a = j->a.typical, difference = fabs(j->b.typical - a);
-    const bool same = difference <= fmax(j->least * a, j->kind.floor);
-
-    j->verdict = same ? MP_SAME : direction(j, a, j->b.typical);
-    if (isnan(difference))
+    j->verdict = within_effect(j) ? MP_SAME : direction(j, j->a.typical, j->b.typical);
+    j->why[0] = '\0';
+    if (isnan(j->a.typical) || isnan(j->b.typical))
         snprintf(j->why, sizeof j->why, "not a number");
-    else if (same && difference > j->least * a)
-        snprintf(j->why, sizeof j->why, "within %.0f %s", j->kind.floor, j->unit);
     else
-        snprintf(j->why, sizeof j->why, "%s %g %%", same ? "within" : "beyond", 100 * j->least);
+        say_effect(j);
 }
 
 static void judge_machine(const mp_measures *from, const mp_measure *m, mp_judgement *j)
@@ -369,32 +389,28 @@ static void say_p(mp_judgement *j)
                  (long long)j->b.n);
 }
 
-static bool big_enough(const mp_judgement *j)
-{
-    const double difference = fabs(j->b.typical - j->a.typical);
-
-    return j->pairs || !(difference <= fmax(j->least * j->a.typical, j->kind.floor));
-}
-
 void mp_judge_settle(mp_judgement *j, int64_t tests)
 {
     const double floor =
         j->pairs ? mp_wilcoxon_floor(j->better + j->worse) : mp_mann_whitney_floor(j->a.n, j->b.n);
+    const bool near = !j->pairs && within_effect(j);
 
     if (isnan(j->p) || j->outlier || (j->pairs && !(j->better && j->worse)))
         return; /* no test, or one that changes nothing */
     say_p(j);
     if (j->verdict == MP_SAME)
         return;
-    j->verdict = j->direction > 0 ? MP_WORSE : MP_BETTER;
-    if (j->q <= ALPHA)
-        j->verdict = big_enough(j) ? j->verdict : MP_SAME;
-    else if (j->p > ALPHA || floor * (double)tests <= ALPHA || !big_enough(j))
+    if (j->q <= ALPHA) {
+        j->verdict = near ? MP_SAME : j->direction > 0 ? MP_WORSE : MP_BETTER;
+        if (near)
+            say_effect(j);
+    } else if (j->p > ALPHA || near || floor * (double)tests <= ALPHA) {
         j->verdict = MP_NOISE;
-    else if (j->pairs) /* beside so many other tests, even the clearest case could not tell */
+    } else if (j->pairs) { /* beside so many other tests, even the clearest case could not tell */
         say_few_pairs(j, tests);
-    else
+    } else {
         say_few_samples(j, tests);
+    }
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
