@@ -144,13 +144,15 @@ static void add_differing(const mp_compare_report *r, mp_compare_group *g,
 }
 
 /* Whether two rows are told apart by nothing but their runs. */
-static bool equal_names(const mp_compare_group *g, const mp_compare_row *x, const mp_compare_row *y)
+static bool only_runs_differ(const mp_compare_group *g, const mp_compare_row *x,
+                             const mp_compare_row *y)
 {
     char of_x[MP_NAME], of_y[MP_NAME];
 
     mp_row_name(g, x, of_x);
     mp_row_name(g, y, of_y);
-    return !strcmp(of_x, of_y);
+    return !strcmp(of_x, of_y) &&
+           strcmp(mp_row_value(x, "run", of_x), mp_row_value(y, "run", of_y));
 }
 
 mp_compare_group mp_compare_group_at(const mp_compare_report *r, const mp_compare_row *rows,
@@ -161,7 +163,7 @@ mp_compare_group mp_compare_group_at(const mp_compare_report *r, const mp_compar
     for (; g.end < count && same_scenario(&rows[first], &rows[g.end]); g.end++)
         add_differing(r, &g, &rows[first], &rows[g.end]);
     for (int i = first + 1; i < g.end; i++)
-        if (equal_names(&g, &rows[i - 1], &rows[i])) {
+        if (only_runs_differ(&g, &rows[i - 1], &rows[i])) {
             add_key(r, &g, "run");
             break;
         }

@@ -915,7 +915,11 @@ static void test_pool__does_not_overlook_one_that_is_not_a_number(void **state)
 {
     (void)state;
     add_seeds(add_run(NULL), "latent_rel_l2", 3, (double[]){1, 2, 4}, (double[]){2, NAN, 9});
-    assert_verdict("fp16", "bf16", "latent_rel_l2", "incomparable", "not a number");
+    assert_verdict("fp16", "bf16", "latent_rel_l2", "incomparable",
+                   "not a number against a number, n=3");
+    json_t *all = compare_json("fp16", "bf16");
+    assert_null(strstr(word(judged(all, 0, "latent_rel_l2"), "because"), "worse"));
+    json_decref(all);
     assert_int_equal(gate("fp16", "bf16"), 4);
 }
 
@@ -967,6 +971,29 @@ static void test_pool__mixes_no_machines_and_nothing_but_prompts_and_seeds(void 
     add_drift(there, "precision.default=bf16 inputs.seed=2 inputs.steps=4", 2);
     all = compare_json("fp16", "bf16");
     assert_int_equal(pair_count(all), 3);
+    json_decref(all);
+}
+
+static void test_pool__mixes_no_builds(void **state)
+{
+    (void)state;
+    static const char *const commits[] = {"aaaa", "bbbb"};
+    char settings[80];
+
+    for (int i = 0; i < 2; i++) {
+        const int64_t run =
+            add_run_that_told(NULL, "m", "native", (mp_pair){"git_commit", commits[i]});
+        for (int k = 0; k < 2; k++) {
+            snprintf(settings, sizeof settings, "precision.default=%s inputs.seed=%d",
+                     k ? "bf16" : "fp16", i);
+            add_drift(run, settings, 1 + k);
+        }
+    }
+    json_t *all = compare_json("fp16", "bf16");
+    const json_t *pairs = json_object_get(all, "pairs");
+    assert_int_equal(pair_count(all), 2);
+    assert_string_equal(word(json_array_get(pairs, 0), "cell"), "run=1:1");
+    assert_string_equal(word(json_array_get(pairs, 1), "cell"), "run=2:2");
     json_decref(all);
 }
 
@@ -1039,17 +1066,28 @@ static void test_pool__takes_all_equal_runs_of_a_label(void **state)
 static void test_pool__does_not_hide_a_round_that_failed(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
+        const cell_spec spec = {.settings = "c=1",
+                                .status = i == 2 ? "crash" : NULL,
+                                .samples = {1},
+                                .sample_count = 1,
+                                .metrics = {metric("latent_rel_l2", i), metric("seconds", 1)}};
         add_drift(add_run("before"), "c=1", 1);
-        add_cell(add_run("after"), &(cell_spec){.settings = "c=1",
-                                                .status = i ? NULL : "crash",
-                                                .metrics = {metric("latent_rel_l2", 1)}});
+        add_cell(add_run("after"), &spec);
     }
     char *text = compare_text("before", "after", MP_TEXT);
-    assert_non_null(strstr(text, "1 ok, 1 crash"));
+    assert_non_null(strstr(text, "2 ok, 1 crash"));
     assert_non_null(strstr(text, "!  B newly fails in 1"));
     free(text);
     assert_int_equal(gate("before", "after"), 1);
+    assert_verdict("before", "after", "latent_rel_l2", "same",
+                   "exact"); /* of the newest good one */
+    json_t *all = compare_json("before", "after");
+    const json_t *pair = json_array_get(json_object_get(all, "pairs"), 0);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(pair, "b"), "failed")), 1);
+    json_decref(all);
+    add_timed(add_run("timed"), "c=1", 1, (double[]){1});
+    assert_verdict("after", "timed", "seconds", "too few", "n=2+1"); /* not of the crashed one */
 }
 
 static void test_pool__tests_memory_once_there_are_enough_samples(void **state)
@@ -1101,7 +1139,8 @@ static void allow(int64_t cell, const char *name, double limit)
 {
     char sql[200];
 
-    snprintf(sql, sizeof sql, "INSERT INTO cell_limit VALUES (%lld, '%s', 'relative', %g)",
+    snprintf(sql, sizeof sql,
+             "INSERT OR REPLACE INTO cell_limit VALUES (%lld, '%s', 'relative', %g)",
              (long long)cell, name, limit);
     sql_run(mp_store_path(store), sql);
 }
@@ -1121,11 +1160,15 @@ static void test_judge__lets_a_scenario_say_how_much_worse_it_may_be(void **stat
     add_cell(run, &a);
     const int64_t id = add_cell(run, &b);
     for (int i = 0; i < 4; i++) {
+        allow(id, metrics[i], 0.03);
         assert_verdict("c=a", "c=b", metrics[i], "worse", "");
         allow(id, metrics[i], 0.04);
         assert_verdict("c=a", "c=b", metrics[i], i < 3 ? "same" : "worse", i < 3 ? "4 %" : "exact");
     }
     assert_verdict("c=b", "c=a", "peak_mib", "better", "beyond 2 %"); /* of A's cell: no limit */
+    allow(add_cell(run, &(cell_spec){.settings = "c=c", .metrics = {metric("peak_mib", 97)}}),
+          "peak_mib", 0.1);
+    assert_verdict("c=a", "c=c", "peak_mib", "better", "beyond 2 %"); /* not for the better */
 }
 
 /* ---- several operands ----------------------------------------------------------------------- */
@@ -1191,6 +1234,28 @@ static void test_compare__holds_several_against_the_first(void **state)
     free(text);
 }
 
+/* One value of A stands for B and C only where it is of the same cells. */
+static void test_compare__gives_other_cells_of_the_first_a_row_of_their_own(void **state)
+{
+    static const char *const more[] = {"bf16"};
+    const mp_compare_options o = {
+        .a = "fp32", .b = "fp16", .more = more, .more_count = 1, .format = MP_CSV};
+    const int64_t run = add_run(NULL);
+    int status;
+
+    (void)state;
+    add_drift(run, "precision.default=fp32 inputs.seed=1", 1);
+    add_drift(run, "precision.default=fp32 inputs.seed=2", 3);
+    add_drift(run, "precision.default=fp16 inputs.seed=1", 2);
+    add_drift(run, "precision.default=fp16 inputs.seed=2", 4);
+    add_drift(run, "precision.default=bf16 inputs.seed=1", 5);
+    char *text = compared(&o, &status);
+    assert_non_null(strstr(text, "\nsana,-,latent_rel_l2,2,3,1.5,B worse,\"exact, n=2: all worse\","
+                                 "fp16,2,2,"));
+    assert_non_null(strstr(text, "\nsana,-,latent_rel_l2,1,5,5,C worse,exact,bf16,1,1,"));
+    free(text);
+}
+
 static void test_compare__takes_eight_operands_at_most(void **state)
 {
     static const char *const more[] = {"fp16", "fp16", "fp16", "fp16", "fp16", "fp16", "bf16"};
@@ -1215,7 +1280,7 @@ static void test_pareto__says_who_is_beaten_in_everything(void **state)
         double drift, seconds, mib;
     } rows[] = {{"precision.default=fp32 inputs.steps=1", 1e-3, 4, 200},
                 {"precision.default=fp16 inputs.steps=1", 1e-2, 2, 100},
-                {"precision.default=bf16 inputs.steps=1", 2e-2, 2.01, 101}, /* 1 % is none */
+                {"precision.default=bf16 inputs.steps=1", 2e-2, 1.99, 99}, /* 1 % is no advantage */
                 {"precision.default=fp8_e4m3 inputs.steps=1", 1e-2, 3, 50}};
     mp_compare_options o = {.a = "fp32", .b = "bf16", .pareto = true};
     int status;
@@ -1229,7 +1294,7 @@ static void test_pareto__says_who_is_beaten_in_everything(void **state)
     assert_non_null(strstr(text, "  fp32        0.001        -       4       200         0  on the "
                                  "front\n"));
     assert_non_null(strstr(text,
-                           "  bf16         0.02        -    2.01       101         0  dominated "
+                           "  bf16         0.02        -    1.99        99         0  dominated "
                            "by fp16\n"));
     assert_non_null(strstr(text, "  fp8_e4m3     0.01        -       3        50         0  on the "
                                  "front\n"));
@@ -1626,6 +1691,8 @@ int main(void)
         WITH_STORE(test_compare__controls_false_discoveries_over_all_tests),
         WITH_STORE(test_judge__lets_a_scenario_say_how_much_worse_it_may_be),
         WITH_STORE(test_compare__holds_several_against_the_first),
+        WITH_STORE(test_pool__mixes_no_builds),
+        WITH_STORE(test_compare__gives_other_cells_of_the_first_a_row_of_their_own),
         WITH_STORE(test_compare__takes_eight_operands_at_most),
         WITH_STORE(test_pareto__says_who_is_beaten_in_everything),
         WITH_STORE(test_pareto__compares_no_time_of_other_machines_and_counts_failures),
