@@ -876,6 +876,16 @@ static int differences(const mp_selection *s, const mp_candidate *a, const mp_ca
     return n;
 }
 
+static bool same_sides(const mp_side *a, const mp_side *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (int i = 0; i < a->count; i++) /* both are in order of their keys */
+        if (a->cells[i].ids[0] != b->cells[i].ids[0])
+            return false;
+    return true;
+}
+
 /* The cells nearest to each other among the first of A and all of B. */
 static mp_code no_pair(mp_store *s, const mp_selection *sel, mp_error *err)
 {
@@ -892,9 +902,10 @@ static mp_code no_pair(mp_store *s, const mp_selection *sel, mp_error *err)
             least = n;
         }
     }
-    if (!nearest)
+    if (!nearest || same_sides(sel->a, sel->b))
         return mp_error_set(err, MP_EMISSING,
-                            "%s: '%.80s' and '%.80s' match the same cell only, %lld",
+                            "%s: '%.80s' and '%.80s' match the same cells only, such as %lld; see "
+                            "`mpbench list`",
                             mp_store_path(s), text_a, text_b, (long long)a->ids[0]);
     differences(sel, a, nearest, text, sizeof text);
     return mp_error_set(err, MP_EMISSING,

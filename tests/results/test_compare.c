@@ -484,7 +484,9 @@ static void test_select__says_what_there_is(void **state)
     refuses("precision.default=fp16,inputs.seed=2", "bf16", MP_EMISSING,
             "match each part of 'precision.default=fp16,inputs.seed=2', but none matches all");
     refuses("fp16", "bf16", MP_EMISSING, "the nearest, 1 and 2, differ also in inputs.seed");
-    refuses("fp16", "half", MP_EMISSING, "match the same cell only, 1");
+    refuses("fp16", "half", MP_EMISSING, "match the same cells only, such as 1");
+    refuses("before", "1", MP_EMISSING, "'before' and '1' match the same cells only, such as 2");
+    refuses("before", "bf16", MP_EMISSING, "match the same cells only, such as 2");
     refuses("", "bf16", MP_EUSAGE, "'' selects nothing: expected a dtype, a label");
     refuses("=x", "bf16", MP_EUSAGE, "'=x' selects nothing");
     refuses("bf16", "a b=x", MP_EUSAGE, "'a b=x' selects nothing");
