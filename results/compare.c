@@ -145,6 +145,9 @@ static mp_code settle(mp_compare_report *r, mp_error *err)
     if (t.p && t.q) {
         each_judgement(r, take_p, &t);
         mp_benjamini_hochberg(t.p, (int64_t)n, t.q);
+        for (size_t i = 0; i < n; i++)
+            if (isnan(t.q[i]) != isnan(t.p[i]))
+                no_memory(err);
         each_judgement(r, give_q, &t);
     } else {
         no_memory(err);

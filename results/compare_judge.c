@@ -17,6 +17,11 @@ static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
 
+static mp_code no_memory(mp_error *err)
+{
+    return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+}
+
 double mp_ratio(double a, double b)
 {
     return a > 0 && b > 0 && isfinite(a) && isfinite(b) ? b / a : NAN;
@@ -157,7 +162,8 @@ static void say_pairs(mp_judgement *j, const char *why)
 
 /* Where no pair says the opposite, deterministic drift needs no statistics: what is worse is worse.
  * Else the signed ranks decide, once all tests are known (mp_judge_settle). */
-static void judge_pairs(mp_judgement *j, const drift *list, const double *differences)
+static mp_code judge_pairs(mp_judgement *j, const drift *list, const double *differences,
+                           mp_error *err)
 {
     int count[MP_VERDICTS] = {0};
     int64_t said = 0;
@@ -171,15 +177,18 @@ static void judge_pairs(mp_judgement *j, const drift *list, const double *differ
     j->worse = count[MP_WORSE];
     if (j->pairs == 1) {
         snprintf(j->why, sizeof j->why, "%s", list[said].why);
-        return;
+        return MP_OK;
     }
     say_pairs(j, list[said].why);
     if (j->verdict == MP_INCOMPARABLE)
-        return;
-    if (mp_wilcoxon_floor(j->better + j->worse) <= ALPHA)
-        j->p = mp_wilcoxon(differences, j->pairs, &j->direction);
-    else if (j->better && j->worse)
-        say_few_pairs(j, 1);
+        return MP_OK;
+    if (mp_wilcoxon_floor(j->better + j->worse) > ALPHA) {
+        if (j->better && j->worse)
+            say_few_pairs(j, 1);
+        return MP_OK;
+    }
+    j->p = mp_wilcoxon(differences, j->pairs, &j->direction);
+    return isnan(j->p) ? no_memory(err) : MP_OK; /* none of the differences is a NaN */
 }
 
 static double worst_of(const mp_judgement *j, const mp_numbers *list)
@@ -231,7 +240,7 @@ static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const s
     if (!list || !differences) {
         mp_free(list);
         mp_free(differences);
-        return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+        return no_memory(err);
     }
     j->pairs = n;
     j->same_bits = true;
@@ -251,7 +260,7 @@ static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const s
     }
     j->a = (mp_centre){mp_median(m->a.x, n), worst_of(j, &m->a), NAN, NAN, n};
     j->b = (mp_centre){mp_median(m->b.x, n), worst_of(j, &m->b), NAN, NAN, n};
-    judge_pairs(j, list, differences);
+    judge_pairs(j, list, differences, err);
     for (int64_t i = 0; i < n; i++)
         add_ratio(j, list[i].a, list[i].b);
     if (j->better && breaks_out(j, list)) {
@@ -260,7 +269,7 @@ static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const s
     }
     mp_free(list);
     mp_free(differences);
-    return MP_OK;
+    return err->code;
 }
 
 /* ---- time and memory ------------------------------------------------------------------------ */
@@ -298,7 +307,8 @@ static bool test_ranks(mp_judgement *j, const mp_numbers *a, const mp_numbers *b
     j->p = mp_mann_whitney(a->x, a->n, b->x, b->n);
     j->verdict = direction(j, j->a.typical, j->b.typical);
     j->direction = j->verdict == MP_WORSE ? 1 : j->verdict == MP_BETTER ? -1 : 0;
-    if (isnan(j->p)) {
+    if (isnan(j->p) || j->verdict == MP_INCOMPARABLE) {
+        j->p = NAN;
         j->verdict = MP_INCOMPARABLE;
         snprintf(j->why, sizeof j->why, "the samples cannot be ranked");
     }
@@ -475,7 +485,7 @@ mp_code mp_judge_pool(mp_measurer *m, const mp_selection *s, const mp_pool *pool
                                .good = from.good};
         from.a.error = from.b.error = NULL;
         if (!out->items)
-            mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+            no_memory(err);
         for (int i = 0; !err->code && i < from.count; i++)
             judge(&from, &from.items[i], first, &in, &out->items[out->count++], err);
     }

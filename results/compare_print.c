@@ -35,7 +35,6 @@ typedef struct distinct {
 
 static void note(distinct *d, const char *text)
 {
-    /* beyond those shown, a text that comes again in a row counts once */
     for (int i = 0; i < d->count && i < SHOWN; i++)
         if (!strcmp(d->texts[i], text))
             return;

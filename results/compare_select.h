@@ -1,4 +1,4 @@
-/* Which cells a comparison is about: selectors, pairs that differ in nothing else, and pools of
+/* Which cells a comparison is about: pairs that differ in nothing else, and pools of
  * pairs that differ from each other in prompt and seed alone.
  *
  *     mp_side a, b;
@@ -11,48 +11,7 @@
 #ifndef MP_RESULTS_COMPARE_SELECT_H
 #define MP_RESULTS_COMPARE_SELECT_H
 
-#include "results/db.h"
-
-enum { MP_CONDITIONS = 16 };
-
-typedef struct mp_condition {
-    char key[96];
-    char value[1024];
-} mp_condition;
-
-typedef struct mp_selector {
-    const char *text; /* as given */
-    mp_condition conditions[MP_CONDITIONS];
-    int count;
-} mp_selector;
-
-typedef struct mp_compare_run {
-    int64_t id;
-    char *label, *engine, *device, *fingerprint;
-    char *isa;         /* that the native engine chose on that machine; "": not recorded */
-    char *program;     /* for people: git commit or versions; "": not recorded */
-    char *code;        /* versions that a worker told of its library */
-    char *environment; /* all of it */
-} mp_compare_run;
-
-/* One cell of one side. */
-typedef struct mp_candidate {
-    int64_t *ids; /* newest first: a label pools what it has of runs that differ in nothing */
-    int id_count;
-    const mp_compare_run *run; /* of ids[0] */
-    char *key, *scenario, *scenario_hash, *checkpoint_hash;
-    mp_pair *settings; /* owned texts, in order of key */
-    int setting_count, setting_room;
-} mp_candidate;
-
-/* All cells that an operand selects: the newest of each key and content. */
-typedef struct mp_side {
-    mp_selector selector;
-    mp_candidate *cells;
-    int count;
-    mp_compare_run **runs;
-    int run_count;
-} mp_side;
+#include "results/compare_side.h"
 
 typedef struct mp_cell_pair {
     const mp_candidate *a, *b;
@@ -71,14 +30,6 @@ typedef struct mp_selection {
     int lone_a, lone_b; /* cells without a partner */
 } mp_selection;
 
-/* A dtype, a run's number or UUID, KEY=VAL[,KEY=VAL], or else a label; text must outlive out.
- * MP_EUSAGE: it is none. */
-mp_code mp_selector_parse(const char *text, mp_selector *out, mp_error *err);
-/* MP_EMISSING when it selects nothing; the text says what there is. */
-mp_code mp_side_load(mp_store *s, const char *text, mp_side *out, mp_error *err);
-mp_code mp_side_load_selected(mp_store *s, const mp_selector *which, mp_side *out, mp_error *err);
-void mp_side_free(mp_side *side);
-
 /* MP_EMISSING when no two cells pair; the text says what the nearest differ in.
  *
  * A key that both selectors name may differ within a pair.  One that only one of them names may
@@ -95,7 +46,5 @@ void mp_selection_free(mp_selection *s);
 bool mp_selection_has_key(const mp_selection *s, const char *key);
 /* Whether pairs that differ in this setting are pooled. */
 bool mp_pooled_key(const char *key);
-/* NULL: the cell has no such setting. */
-const char *mp_candidate_setting(const mp_candidate *c, const char *key);
 
 #endif

@@ -1173,6 +1173,22 @@ static void test_judge__lets_a_scenario_say_how_much_worse_it_may_be(void **stat
     assert_verdict("c=a", "c=c", "peak_mib", "better", "beyond 2 %"); /* not for the better */
 }
 
+static void test_judge__reads_a_database_from_before_there_were_limits(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    char path[512];
+    mp_error err = {0};
+
+    add_drift(run, "c=a", 1);
+    add_drift(run, "c=b", 2);
+    snprintf(path, sizeof path, "%s", mp_store_path(store));
+    mp_store_close(store);
+    sql_run(path, "DROP TABLE cell_limit; PRAGMA user_version = 4");
+    assert_int_equal(mp_store_open(path, MP_STORE_READ, &store, &err), MP_OK);
+    assert_verdict("c=a", "c=b", "latent_rel_l2", "worse", "exact");
+}
+
 /* ---- several operands ----------------------------------------------------------------------- */
 
 static void add_three(void)
@@ -1545,6 +1561,38 @@ static void test_compare__escapes_hostile_text(void **state)
     assert_non_null(strstr(err.text, "there is: plain, \\x1b[2J|<b>\\x0a\\xff\\xe2\\x80\\xae"));
 }
 
+/* A key that becomes the head of a column, a pooled value, a metric. */
+static void test_compare__escapes_hostile_keys_and_values(void **state)
+{
+    (void)state;
+    static const char *const settings[] = {"c=%s \x1b[2J|<b>=1 inputs.prompt=\x1b[31m",
+                                           "c=%s \x1b[2J|<b>=1 inputs.prompt=\xe2\x80\xae",
+                                           "c=%s \x1b[2J|<b>=\x1b[0m inputs.prompt=x"};
+    static const mp_format formats[] = {MP_TEXT, MP_MARKDOWN, MP_CSV, MP_JSON};
+    const int64_t run =
+        add_run_that_told("\x1b]0;x\x07", "\x1b[1m", "native", (mp_pair){"git_commit", "\x1b[5m"});
+    char text[120];
+
+    for (int i = 0; i < 6; i++) {
+        snprintf(text, sizeof text, settings[i / 2], i % 2 ? "a" : "b");
+        add_cell(run, &(cell_spec){.settings = text, .metrics = {metric("\x1b[2J|<b>", i)}});
+    }
+    for (int i = 0; i < 4; i++) {
+        const mp_compare_options o = {.a = "c=a", .b = "c=b", .pareto = true, .format = formats[i]};
+        int status;
+        char *out = compared(&o, &status);
+        assert_null(strchr(out, '\x1b'));
+        assert_null(strchr(out, '\x07'));
+        assert_null(strstr(out, "\xe2\x80\xae"));
+        if (formats[i] == MP_MARKDOWN)
+            assert_null(strstr(out, "|<b>"));
+        if (formats[i] == MP_TEXT)
+            assert_non_null(
+                strstr(out, "\n  pooled over inputs.prompt: \\x1b[31m, \\xe2\\x80\\xae\n"));
+        free(out);
+    }
+}
+
 /* ---- size and memory ------------------------------------------------------------------------ */
 
 /* Pairs of one scenario that differ in the key, in one transaction: SQL makes it, since 20,000
@@ -1609,38 +1657,74 @@ static void test_select__leaves_twenty_thousand_cells_alone(void **state)
     json_decref(all);
 }
 
+/* With the n-th request for memory refused; 0: none.  NULL: it was said, as an error. */
+static char *compared_without(const mp_compare_options *o, uint64_t n)
+{
+    mp_error err = {0};
+    char *text = NULL;
+    size_t size;
+    int status;
+    FILE *f = open_memstream(&text, &size);
+
+    assert_non_null(f);
+    mp_memory_fail_at(n);
+    mp_compare(store, o, f, &status, &err);
+    mp_memory_fail_at(0);
+    assert_int_equal(fclose(f), 0);
+    if (!err.code)
+        return text;
+    assert_int_equal(err.code, MP_ENOMEM);
+    free(text);
+    return NULL;
+}
+
+/* Refuses each request in turn: the comparison then fails, says which samples could not be ranked
+ * or which table is missing, or lacks no more than an interval.  How often it failed. */
+static int fail_each(const mp_compare_options *o)
+{
+    const uint64_t before = mp_memory_requests();
+    char *whole = compared_without(o, 0);
+    const uint64_t requests = mp_memory_requests() - before;
+    const char *verdict = strstr(whole, " exit="); /* and all the counts, to the end */
+    int failures = 0;
+
+    assert_non_null(verdict);
+    for (uint64_t n = 1; n <= requests; n++) {
+        char *text = compared_without(o, n);
+        failures += !text;
+        if (text && !strstr(text, "the samples cannot be ranked") && !strstr(text, "(no memory") &&
+            !strstr(text, verdict))
+            fail_msg("request %llu of memory is refused, and nothing is said: %s",
+                     (unsigned long long)n, text);
+        free(text);
+    }
+    free(whole);
+    return failures;
+}
+
 static void test_compare__reports_each_failed_allocation(void **state)
 {
     (void)state;
     const int64_t before = add_run("before"), after = add_run("after");
-    const mp_compare_options o = {.a = "before", .b = "after", .format = MP_JSON};
-    int failures = 0;
+    static const double fp16[] = {1, 2, 3, 4, 5, 6, 7}, bf16[] = {2, 3, 4, 5, 6, 7, 6.5};
+    static const char *const more[] = {"label=after,c=1"};
+    mp_compare_options o = {.a = "before", .b = "after", .format = MP_JSON};
+    int failures;
 
     for (int i = 0; i < 3; i++) {
         char settings[32];
         snprintf(settings, sizeof settings, "c=%d d=1", i);
-        add_timed(before, settings, 5, (double[]){1.0, 1.1, 1.2, 1.3, 1.4});
-        add_timed(after, settings, 5, (double[]){2.0, 2.1, 2.2, 2.3, 2.4});
+        add_timed(before, settings, 6, (double[]){1.0, 1.1, 1.2, 1.3, 1.4, 1.5});
+        add_timed(after, settings, 6, (double[]){2.0, 2.1, 2.2, 2.3, 2.4, 2.5});
     }
-    for (uint64_t n = 1;; n++) {
-        mp_error err = {0};
-        char *text = NULL;
-        size_t size;
-        int status;
-        FILE *f = open_memstream(&text, &size);
-        mp_memory_fail_at(n);
-        mp_compare(store, &o, f, &status, &err);
-        mp_memory_fail_at(0);
-        fclose(f);
-        /* the rank test without memory cannot tell, and says so */
-        const bool told = err.code || strstr(text, "the samples cannot be ranked");
-        if (err.code)
-            assert_int_equal(err.code, MP_ENOMEM);
-        free(text);
-        if (!told)
-            break;
-        failures++;
-    }
+    add_seeds(before, "latent_rel_l2", 7, fp16, bf16);
+    failures = fail_each(&o);
+    assert_true(failures > 50);
+    o = (mp_compare_options){.a = "before", .b = "after", .more = more, .more_count = 1};
+    failures = fail_each(&o);
+    assert_true(failures > 50);
+    o = (mp_compare_options){.a = "fp16", .b = "bf16", .pareto = true, .format = MP_MARKDOWN};
+    failures = fail_each(&o);
     assert_true(failures > 50);
 }
 
@@ -1692,6 +1776,7 @@ int main(void)
         WITH_STORE(test_pool__tests_memory_once_there_are_enough_samples),
         WITH_STORE(test_compare__controls_false_discoveries_over_all_tests),
         WITH_STORE(test_judge__lets_a_scenario_say_how_much_worse_it_may_be),
+        WITH_STORE(test_judge__reads_a_database_from_before_there_were_limits),
         WITH_STORE(test_compare__holds_several_against_the_first),
         WITH_STORE(test_pool__mixes_no_builds),
         WITH_STORE(test_compare__gives_other_cells_of_the_first_a_row_of_their_own),
@@ -1700,6 +1785,7 @@ int main(void)
         WITH_STORE(test_pareto__compares_no_time_of_other_machines_and_counts_failures),
         WITH_STORE(test_compare__marks_pairs_of_different_instruction_sets),
         WITH_STORE(test_compare__escapes_hostile_text),
+        WITH_STORE(test_compare__escapes_hostile_keys_and_values),
         WITH_STORE(test_compare__takes_twenty_thousand_cells),
         WITH_STORE(test_compare__pools_twenty_thousand_cells),
         WITH_STORE(test_select__leaves_twenty_thousand_cells_alone),
