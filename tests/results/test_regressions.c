@@ -634,11 +634,11 @@ static void test_regressions__fits_a_comment(void **state)
     mp_store *s = nights_open("comment.db");
     char key[200];
 
-    for (int i = 0; i < 90; i++) {
+    for (int i = 0; i < 40; i++) {
         const int64_t run = night_begin(s, &(night){0});
         char image[8];
         snprintf(image, sizeof image, "%d", i);
-        for (int k = 0; k < 12; k++) {
+        for (int k = 0; k < 11; k++) {
             snprintf(key, sizeof key, "sana/%0150d", k);
             night_add(s, run, &(night_cell){.key = key, .drift = 1 + i, .image = image});
         }
@@ -647,8 +647,8 @@ static void test_regressions__fits_a_comment(void **state)
     assert_true(strlen(text) < 65000);
     assert_true(strlen(text) > 40000);
     assert_has(text, "more ranges of commits are left out here");
-    assert_has(text, "and 2 more, which --format json shows");
-    assert_has(text, "verdict: REGRESSION exit=1 (1068 open findings");
+    assert_has(text, "and 1 more, which --format json shows");
+    assert_has(text, "verdict: REGRESSION exit=1 (429 open findings");
     free(text);
     mp_store_close(s);
 }
