@@ -46,8 +46,7 @@ static json_t *value_json(sqlite3_stmt *q, int column)
     }
 }
 
-/* A row as a JSON object under its columns' names. */
-static json_t *row_json(sqlite3_stmt *q)
+json_t *mp_json_row(sqlite3_stmt *q)
 {
     json_t *row = json_object();
 
@@ -66,7 +65,7 @@ static mp_code rows_json(mp_store *s, const char *sql, int64_t id, json_t **out,
     if (!mp_db_prepare(s, sql, &q, err) &&
         (!sqlite3_bind_parameter_count(q) || !mp_db_bind(s, q, err, "i", id)))
         while (!mp_db_step(s, q, &row, err) && row)
-            json_array_append_new(*out, row_json(q));
+            json_array_append_new(*out, mp_json_row(q));
     sqlite3_finalize(q);
     return err->code;
 }
@@ -398,7 +397,7 @@ static mp_code show_csv(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, m
 
 static mp_code show_json(mp_store *s, sqlite3_stmt *cell, int64_t id, FILE *to, mp_error *err)
 {
-    json_t *all = row_json(cell);
+    json_t *all = mp_json_row(cell);
 
     json_object_set_new(all, "version", json_integer(1));
     json_object_set_new(all, "kind", json_string("mpbench show"));

@@ -8,6 +8,8 @@
 #include "results/store.h"
 #include "results/table.h"
 
+struct sqlite3_stmt;
+
 /* Runs, newest first, with their counts by status; and the cells of each.  Of a cell that a run
  * holds more than once, after --resume, the newest.  limit: that many runs, 0 for all; *more is how
  * many are left out. */
@@ -24,6 +26,8 @@ mp_code mp_query_ops(mp_store *s, int64_t id, mp_format format, FILE *to, mp_err
 
 /* A JSON string.  Bytes that are no UTF-8 become \xNN, since JSON cannot hold them. */
 struct json_t *mp_json_text(const char *text);
+/* The row of a statement as an object under its columns' names. */
+struct json_t *mp_json_row(struct sqlite3_stmt *q);
 /* Prints and releases; NULL is MP_ENOMEM. */
 mp_code mp_json_print(struct json_t *all, FILE *to, mp_error *err);
 

@@ -74,6 +74,13 @@ static int plain_bytes(const unsigned char *s, uint32_t *code)
     return within(*code, hidden, sizeof hidden / sizeof *hidden) ? 0 : n;
 }
 
+int mp_plain_bytes(const char *text)
+{
+    uint32_t code;
+
+    return plain_bytes((const unsigned char *)text, &code);
+}
+
 /* Columns of a character on a terminal: East Asian ones and pictures take two, accents none. */
 static int columns_of(uint32_t code)
 {

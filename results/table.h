@@ -23,6 +23,9 @@ int mp_table_rows(const mp_table *t);
 /* indent: spaces before each line of text. */
 void mp_table_print(const mp_table *t, mp_format format, int indent, FILE *to);
 
+/* Bytes of the character that text begins with when it may be shown as it is; 0: its first byte is
+ * to be escaped, since it is a control character, bad UTF-8, or reorders or hides text. */
+int mp_plain_bytes(const char *text);
 /* text with control characters, bad UTF-8 and the characters that reorder or hide text as \xNN;
  * newlines become "\n" and `indent` spaces, or with indent -1 are escaped, too. */
 void mp_print_plain(FILE *to, const char *text, int indent);
