@@ -119,8 +119,8 @@ static void sum_within(const double *x, int64_t start, int64_t end, double *with
     }
 }
 
-/* Q(X, Y) of arXiv 1306.4933, eq. 5, times mn / (m + n): X are the first n points, Y the m behind
- * them.  across: sum of distances from X to Y. */
+/* Q(X, Y) of arXiv 1306.4933: mn / (m + n) times the energy distance of X, the first n points, and
+ * Y, the m behind them.  across, in_x, in_y: sums of the distances between and within the two. */
 static double divergence(double across, double in_x, int64_t n, double in_y, int64_t m)
 {
     const double a = 2 / (double)(n + m) * across;
@@ -148,8 +148,7 @@ static split best_split(const double *window, int64_t start, int64_t end, room *
         for (int64_t n = 1; n <= last; n++) {
             rows += r->row[n - 1];
             const double in_x = r->within[n - 1];
-            const double q =
-                divergence(rows - in_x, in_x, n, r->suffix[n], last + 1 - n);
+            const double q = divergence(rows - in_x, in_x, n, r->suffix[n], last + 1 - n);
             if (q > best.q || (q == best.q && start + n < best.index)) {
                 best.q = q;
                 best.index = start + n;

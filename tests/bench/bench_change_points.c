@@ -1,11 +1,12 @@
 /* How often the two modes of results/change_points.h cry wolf, and how soon they see a step, as a
  * user of a nightly run lives it: night by night over the same seeded series.
  *
- *     bench_change_points [SERIES] [NOISE]
+ *     bench_change_points [SERIES [P]]
  *
- * prints a Markdown table.  History is 20, 60 or 200 points; then come 30 nights, with a step at
- * the first of them or without.  An alarm is a change point that no earlier night has shown within
- * 3 points.  Without a step each is false; with one, those within 3 points of it count as found. */
+ * prints three Markdown tables; results/CHANGE_POINTS.md has them.  There are 20, 60 or 200 points
+ * of history; then come 30 nights, without a step or with one at the first of them.  An alarm is a
+ * change point that no earlier night has shown within 3 points.  Without a step each of them is
+ * false; with one, the first within 3 points of it has found it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static double of_constant(double before)
     return 0;
 }
 
+/* grain: values are rounded to it; 0: they are not. */
 static const struct {
     const char *name;
     double (*next)(double before);
@@ -76,30 +78,39 @@ static const struct {
 };
 enum { NOISES = sizeof noises / sizeof *noises };
 
+/* 100 and noise; from `history` on a step as well. */
 static void make(double *x, int noise, int history, double step, uint64_t seed)
 {
     double z = 0;
     state = seed * 1000003 + (uint64_t)(noise * 1000 + history);
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 20; i++) /* until the correlated one has forgotten its start */
         z = noises[noise].next(z);
     for (int i = 0; i < history + NIGHTS; i++) {
         z = noises[noise].next(z);
-        const double y = 100 + z + (i >= history ? step : 0);
-        x[i] = noises[noise].grain > 0 ? rint(y / noises[noise].grain) * noises[noise].grain : y;
+        const double y = 100 + z + (i >= history ? step : 0), grain = noises[noise].grain;
+        x[i] = grain > 0 ? rint(y / grain) * grain : y;
     }
 }
 
-/* ---- Modes ---------------------------------------------------------------------------------- */
+/* ---- A replay ------------------------------------------------------------------------------- */
 
-static int analyse(int mode, const double *x, int64_t n, mp_change_point **out)
+typedef enum mode {
+    DEFAULT,
+    OTAVA, /* window 50, p 0.001, magnitude 0: what its command line and library start with */
+    MODES
+} mode;
+
+static double p_of_default = 0.001;
+
+static int analyse(mode m, const double *x, int64_t n, mp_change_point **out)
 {
     static const mp_otava_options otava = {.window = 50, .p = 0.001};
-    static const mp_change_options ours = {.min_segment = 3, .p = 0.001};
+    const mp_change_options ours = {.min_segment = 3, .p = p_of_default};
     mp_error err = {0};
     int count;
 
-    if (mode ? mp_change_points_otava(x, n, &otava, out, &count, &err)
-             : mp_change_points(x, n, &ours, out, &count, &err)) {
+    if (m == OTAVA ? mp_change_points_otava(x, n, &otava, out, &count, &err)
+                   : mp_change_points(x, n, &ours, out, &count, &err)) {
         fprintf(stderr, "bench_change_points: %s\n", err.text);
         exit(3);
     }
@@ -107,101 +118,159 @@ static int analyse(int mode, const double *x, int64_t n, mp_change_point **out)
 }
 
 typedef struct tally {
-    double alarms, vanished, recent; /* without a step */
-    int found, found_soon, series;
-    int latency[NIGHTS + 1];
+    int series;
+    int alarms, newest, vanished; /* without a step; newest: within the last 3 points */
+    int found[NIGHTS + 1];        /* by the night: 1 is the first with the step */
 } tally;
 
-static bool shown(const char *seen, int64_t index)
+typedef char nights_map[LONGEST + NEAR + 1]; /* of places */
+
+static bool near_any(const nights_map seen, int64_t index)
 {
-    for (int64_t i = index - NEAR; i <= index + NEAR; i++)
-        if (i >= 0 && seen[i])
+    for (int64_t i = index > NEAR ? index - NEAR : 0; i <= index + NEAR; i++)
+        if (seen[i])
             return true;
     return false;
 }
 
-/* step: it is at `history`, else nowhere. */
-static void replay(int mode, const double *x, int history, bool step, tally *t)
+/* One night's change points, those before them in seen; the place of a step, or -1.  True: found.
+ */
+static bool judge_night(const mp_change_point *c, int count, int64_t n, int64_t step,
+                        const nights_map seen, nights_map fresh, tally *t)
 {
-    char seen[LONGEST + NEAR + 1] = {0}, now[LONGEST + NEAR + 1], last[LONGEST + NEAR + 1] = {0},
-                               fresh[LONGEST + NEAR + 1] = {0};
+    for (int i = 0; i < count; i++) {
+        if (near_any(seen, c[i].index))
+            continue;
+        if (step >= 0 && llabs(c[i].index - step) <= NEAR)
+            return true;
+        if (step < 0) {
+            t->alarms++;
+            t->newest += c[i].index >= n - 3;
+            fresh[c[i].index] = 1;
+        }
+    }
+    return false;
+}
+
+static void replay(mode m, const double *x, int history, bool step, tally *t)
+{
+    nights_map seen = {0}, fresh = {0}, now;
+
     t->series++;
-    for (int night = 0; night <= NIGHTS; night++) {
-        mp_change_point *points;
-        const int count = analyse(mode, x, history + night, &points);
+    for (int night = 0; night <= NIGHTS; night++) { /* 0: what was there before is no alarm */
+        mp_change_point *c;
+        const int count = analyse(m, x, history + night, &c);
         memset(now, 0, sizeof now);
         for (int i = 0; i < count; i++)
-            now[points[i].index] = 1;
+            now[c[i].index] = 1;
         for (int i = 0; i < LONGEST; i++)
-            if (fresh[i] && !shown(now, i))
-                t->vanished++;
+            t->vanished += fresh[i] && !near_any(now, i);
         memset(fresh, 0, sizeof fresh);
-        for (int i = 0; night && i < count; i++) {
-            if (points[i].index >= history + night - 3 && !last[points[i].index])
-                t->recent++;
-            if (shown(seen, points[i].index))
-                continue;
-            if (!step) {
-                t->alarms++;
-                fresh[points[i].index] = 1;
-            } else if (llabs(points[i].index - history) <= NEAR) {
-                t->found++;
-                t->found_soon += night <= 10;
-                t->latency[night]++;
-                mp_free(points);
-                return;
-            }
+        const bool found =
+            night && judge_night(c, count, history + night, step ? history : -1, seen, fresh, t);
+        mp_free(c);
+        if (found) {
+            t->found[night]++;
+            return;
         }
         for (int i = 0; i < LONGEST; i++)
             seen[i] |= now[i];
-        memcpy(last, now, sizeof last);
-        mp_free(points);
     }
 }
 
-static int median_latency(const tally *t)
+/* ---- Tables --------------------------------------------------------------------------------- */
+
+static const int histories[] = {20, 60, 200};
+static const double steps[] = {0.5, 1, 2, 3, 5, 10};
+enum { HISTORIES = 3, STEPS = 6 };
+
+static tally calm[NOISES][HISTORIES][MODES], stepped[NOISES][HISTORIES][STEPS][MODES];
+
+static void run(int series)
 {
-    int below = 0;
-    for (int night = 1; night <= NIGHTS; night++)
-        if (2 * (below += t->latency[night]) >= t->found && t->found)
-            return night;
-    return 0;
+    double x[LONGEST];
+
+    for (int noise = 0; noise < NOISES; noise++)
+        for (int h = 0; h < HISTORIES; h++)
+            for (int s = -1; s < STEPS; s++)
+                for (int k = 0; k < series; k++) {
+                    make(x, noise, histories[h], s < 0 ? 0 : steps[s], (uint64_t)k);
+                    for (mode m = 0; m < MODES; m++)
+                        replay(m, x, histories[h], s >= 0,
+                               s < 0 ? &calm[noise][h][m] : &stepped[noise][h][s][m]);
+                }
+}
+
+static void print_false_alarms(void)
+{
+    puts("| noise | history | default | Otava | default, newest 3 | Otava, newest 3 | default, "
+         "vanish | Otava, vanish |\n|---|--:|--:|--:|--:|--:|--:|--:|");
+    for (int noise = 0; noise < NOISES; noise++)
+        for (int h = 0; h < HISTORIES; h++) {
+            const tally *t = calm[noise][h];
+            const double n = t->series;
+            printf("| %s | %d | %.4f | %.4f | %.4f | %.4f | %.4f | %.4f |\n", noises[noise].name,
+                   histories[h], t[DEFAULT].alarms / n, t[OTAVA].alarms / n, t[DEFAULT].newest / n,
+                   t[OTAVA].newest / n, t[DEFAULT].vanished / n, t[OTAVA].vanished / n);
+        }
+}
+
+static int found_by(const tally *t, int night)
+{
+    int found = 0;
+    for (int i = 1; i <= night; i++)
+        found += t->found[i];
+    return found;
+}
+
+static int median_night(const tally *t)
+{
+    int night = 1;
+    while (night < NIGHTS && 2 * found_by(t, night) < found_by(t, NIGHTS))
+        night++;
+    return night;
+}
+
+static double percent(const tally *t, int night)
+{
+    return 100.0 * found_by(t, night) / t->series;
+}
+
+static void print_recall(int night)
+{
+    printf("| noise | history |");
+    for (int s = 0; s < STEPS; s++)
+        printf(" %g sigma |", steps[s]);
+    puts("\n|---|--:|--:|--:|--:|--:|--:|--:|");
+    for (int noise = 0; noise < NOISES; noise++)
+        for (int h = 0; h < HISTORIES; h++) {
+            printf("| %s | %d |", noises[noise].name, histories[h]);
+            for (int s = 0; s < STEPS; s++) {
+                const tally *t = stepped[noise][h][s];
+                printf(" %.1f / %.1f", percent(&t[DEFAULT], night), percent(&t[OTAVA], night));
+                if (night == NIGHTS)
+                    printf(" (%d / %d)", median_night(&t[DEFAULT]), median_night(&t[OTAVA]));
+                printf(" |");
+            }
+            puts("");
+        }
 }
 
 int main(int argc, char **argv)
 {
-    static const int histories[] = {20, 60, 200};
-    static const double steps[] = {0.5, 1, 2, 3, 5, 10};
     const int series = argc > 1 ? atoi(argv[1]) : 1000;
-    double x[LONGEST];
 
-    for (int noise = 0; noise < NOISES; noise++)
-        for (int h = 0; h < 3; h++) {
-            if (argc > 2 && strcmp(argv[2], noises[noise].name))
-                continue;
-            tally none[2] = {0};
-            for (int mode = 0; mode < 2; mode++)
-                for (int k = 0; k < series; k++) {
-                    make(x, noise, histories[h], 0, (uint64_t)k);
-                    replay(mode, x, histories[h], false, &none[mode]);
-                }
-            printf("| %s | %d | %.3f / %.3f (rec %.3f / %.3f, van %.3f / %.3f)", noises[noise].name,
-                   histories[h], none[0].alarms / series, none[1].alarms / series,
-                   none[0].recent / series, none[1].recent / series, none[0].vanished / series,
-                   none[1].vanished / series);
-            for (size_t s = 0; s < sizeof steps / sizeof *steps; s++) {
-                tally t[2] = {0};
-                for (int mode = 0; mode < 2; mode++)
-                    for (int k = 0; k < series / 4; k++) {
-                        make(x, noise, histories[h], steps[s], (uint64_t)k);
-                        replay(mode, x, histories[h], true, &t[mode]);
-                    }
-                printf(" | %.0f / %.0f, %.0f / %.0f %%, %d / %d",
-                       100.0 * t[0].found_soon / t[0].series, 100.0 * t[1].found_soon / t[1].series,
-                       100.0 * t[0].found / t[0].series, 100.0 * t[1].found / t[1].series,
-                       median_latency(&t[0]), median_latency(&t[1]));
-            }
-            puts(" |");
-            fflush(stdout);
-        }
+    p_of_default = argc > 2 ? atof(argv[2]) : p_of_default;
+    if (series < 1 || !(p_of_default > 0 && p_of_default < 1)) {
+        fputs("usage: bench_change_points [SERIES [P]], SERIES from 1 on, P between 0 and 1\n",
+              stderr);
+        return 2;
+    }
+    run(series);
+    puts("False alarms per series and 30 nights:\n");
+    print_false_alarms();
+    puts("\nRecall in percent within 30 nights (median night), default / Otava:\n");
+    print_recall(NIGHTS);
+    puts("\nRecall in percent within 10 nights, default / Otava:\n");
+    print_recall(10);
 }

@@ -24,7 +24,9 @@ from otava.analysis import compute_change_points
 GOLDEN = pathlib.Path(__file__).parents[1] / "fixtures/results/change_points.json"
 KINDS = ("gauss", "steps", "heavy", "bimodal", "walk", "ramp", "quantised", "binary", "constant",
          "spike at the end", "other level at the end", "tenths", "tiny", "huge", "around zero",
-         "mirrored", "two levels")
+         "mirrored", "two levels", "coin", "coin", "coin")
+# Two splits are equally good to the last bit, and the one at the smaller index ends later.
+TIES = ([0, 0, 0, 1, 3, 1, 2, 0, 1, 1], [3, 3, 3, 3, 1, 3, 0, 1], [1, 1, 2, 2, 3, 3, 3, 2, 3, 0])
 WINDOWS = (2, 3, 7, 15, 30, 50, 51, 100, 400)
 PS = (0.2, 0.05, 0.01, 0.01, 0.001, 0.001, 1e-5)
 MAGNITUDES = (0.0, 0.0, 0.05, 0.5)
@@ -49,6 +51,8 @@ def steps(rng, n, size):
 
 
 def series(rng, kind, n):
+    if kind == "coin":
+        return rng.integers(0, 2, n).astype(float)
     x = 10 + noise(rng, kind, n)
     if kind in ("steps", "quantised", "binary", "two levels", "around zero") or rng.random() < 0.3:
         x = x + steps(rng, n, rng.choice([1, 2, 4, 10]))
@@ -83,19 +87,25 @@ def otava(x, window, p, magnitude):
             for c in points]
 
 
+def case(kind, x, options):
+    return {"kind": kind, "x": x, "sets": [
+        {"window": w, "p": p, "magnitude": m, "points": otava(x, w, p, m)} for w, p, m in sorted(options)]}
+
+
 def cases(count, seed, sets, longest=365):
     rng = np.random.default_rng(seed)
     out = []
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
-        n = int(2 + (longest - 2) * rng.random() ** 3)
+        coin = kind == "coin"  # short and full of ties; p 1 takes every split
+        n = int(2 + (22 if coin else longest - 2) * rng.random() ** (1 if coin else 4))
         x = short(series(rng, kind, n))
         options = {(50, 0.001, 0.0)}
         while len(options) < sets:
-            options.add((int(rng.choice(WINDOWS)), float(rng.choice(PS)), float(rng.choice(MAGNITUDES))))
-        out.append({"kind": kind, "x": x, "sets": [
-            {"window": w, "p": p, "magnitude": m, "points": otava(x, w, p, m)} for w, p, m in sorted(options)]})
-    return out
+            options.add((int(rng.choice(WINDOWS)), float(rng.choice((1, 0.2) if coin else PS)),
+                         float(rng.choice(MAGNITUDES))))
+        out.append(case(kind, x, options))
+    return out + [case("tie", short(x), {(50, p, 0.0) for p in (0.1, 0.3, 1.0)}) for x in TIES]
 
 
 def text(found):
@@ -123,7 +133,7 @@ def main():
             f.write(text(cases(a.fuzz, a.seed, 4)))
             f.flush()
             return subprocess.run([a.program, f.name]).returncode
-    found = cases(306, 0, 3)
+    found = cases(320, 0, 3)
     if a.check:
         committed = json.loads(GOLDEN.read_text())
         bad = [i for i, (u, v) in enumerate(zip(committed, found)) if not same(u, v)]
