@@ -27,13 +27,14 @@ typedef struct work {
     const mp_change_options *o;
     const double *x;
     int64_t n, shortest; /* points of the series; of a regime */
-    int exponent;        /* x = x[0] + y 2^exponent */
-    double *y, *calm;    /* [n] calm: without spikes */
-    double *sum, *gain;  /* [n + 1] running sums of calm; see partition */
-    double *inverse;     /* [n + 1] 1 / i */
-    int64_t *from;       /* [n + 1] see partition */
-    int64_t *cut;        /* regimes are [cut[i], cut[i + 1]), i from 0 to count */
-    double *p;           /* [i] of the change at cut[i + 1] */
+    double origin;       /* x = origin + y 2^exponent */
+    int exponent;
+    double *y, *calm;   /* [n] calm: without spikes */
+    double *sum, *gain; /* [n + 1] running sums of calm; see partition */
+    double *inverse;    /* [n + 1] 1 / i */
+    int64_t *from;      /* [n + 1] see partition */
+    int64_t *cut;       /* regimes are [cut[i], cut[i + 1]), i from 0 to count */
+    double *p;          /* [i] of the change at cut[i + 1] */
     int count;
 } work;
 
@@ -291,8 +292,8 @@ static mp_code describe_step(const work *w, int i, double rho, mp_change_point *
 
 static void describe_trend(const work *w, mp_change_point *c)
 {
-    c->centre_before = w->x[0] + ldexp(c->centre_before, w->exponent);
-    c->centre_after = w->x[0] + ldexp(c->centre_after, w->exponent);
+    c->centre_before = w->origin + ldexp(c->centre_before, w->exponent);
+    c->centre_after = w->origin + ldexp(c->centre_after, w->exponent);
     c->low = ldexp(c->low, w->exponent);
     c->high = ldexp(c->high, w->exponent);
 }
@@ -312,7 +313,8 @@ static mp_code describe(work *w, double rho, mp_change_point *c)
 
 /* ---- Both ----------------------------------------------------------------------------------- */
 
-/* y; false where all values are equal. */
+/* y, about the median: about any other value, a spike perhaps, all others could lose their digits.
+ * False where all values are equal. */
 static bool scale(work *w)
 {
     double most = 0;
@@ -323,7 +325,7 @@ static bool scale(work *w)
     frexp(most, &up); /* first, so that no difference overflows */
     most = 0;
     for (int64_t i = 0; i < w->n; i++) {
-        w->y[i] = ldexp(w->x[i], -up) - ldexp(w->x[0], -up);
+        w->y[i] = ldexp(w->x[i], -up) - ldexp(w->origin, -up);
         most = fmax(most, fabs(w->y[i]));
     }
     frexp(most, &down);
@@ -353,6 +355,8 @@ static mp_code find(work *w, mp_change_point **out, int *count)
     mp_code code = MP_OK;
     double rho = 0;
 
+    if (w->n && isnan(w->origin = mp_median(w->x, w->n)))
+        return MP_ENOMEM;
     if (w->n >= 2 * w->shortest && scale(w)) {
         partition(w);
         read_cuts(w);

@@ -1,7 +1,7 @@
 /* Between the files of results/change_points*.c.
  *
- * The default mode works on the series less its first value, times a power of two: all its numbers
- * are of the order of 1. */
+ * The default mode works on the series less its median, times a power of two: all its numbers are
+ * of the order of 1. */
 #ifndef MP_RESULTS_CHANGE_POINTS_PARTS_H
 #define MP_RESULTS_CHANGE_POINTS_PARTS_H
 

@@ -12,6 +12,7 @@
  * turn one step in a hundred into a ramp and move its place.  Several steps of one direction are a
  * ramp as soon as it beats them. */
 static const double BEATS_ONE = 10, BEATS_SEVERAL = 0;
+enum { PARAMETERS = 4 }; /* of a ramp: two levels and two places */
 
 /* Of the points [start, end) of y: running sums of y and of i y from the series' start on. */
 typedef struct stretch {
@@ -89,8 +90,8 @@ static ramp best_ramp(const stretch *s, int64_t shortest)
 static double advantage(double left_by_steps, int count, double left_by_ramp, int64_t n, double rho)
 {
     const double worth = (double)n * (1 - rho) / (1 + rho);
-    /* A level more than steps, and a place for each; two levels and two places. */
-    return worth * log(left_by_steps / left_by_ramp) + (2 * count + 1 - 4) * log(worth);
+    const int of_steps = 2 * count + 1; /* a level more than steps, and a place for each */
+    return worth * log(left_by_steps / left_by_ramp) + (of_steps - PARAMETERS) * log(worth);
 }
 
 /* c[0] .. c[count - 1] are steps of one direction, the last of them up to end. */
@@ -105,7 +106,7 @@ static bool is_ramp(const double *y, const double *sum, const double *moment, in
         left += stretch_of(y, sum, moment, from, to).squares;
     }
     *out = best_ramp(&s, 2 * min_segment);
-    return left > 0 && isfinite(out->left) &&
+    return left > 0 && isfinite(out->left) && end - s.start > PARAMETERS &&
            advantage(left, count, out->left, end - s.start, rho) >
                (count > 1 ? BEATS_SEVERAL : BEATS_ONE);
 }
@@ -113,7 +114,7 @@ static bool is_ramp(const double *y, const double *sum, const double *moment, in
 static mp_change_point change_of(const ramp *r, const mp_change_point *c, int count, int64_t end,
                                  double rho)
 {
-    const double freedom = (double)(end - c[0].before - 4), wider = (1 + rho) / (1 - rho);
+    const double freedom = (double)(end - c[0].before - PARAMETERS), wider = (1 + rho) / (1 - rho);
     const double half =
         gsl_cdf_tdist_Pinv(0.975, freedom) * sqrt(wider * r->left / freedom / r->spread);
     mp_change_point p = {

@@ -81,6 +81,7 @@ mutate "trend: several steps are easily a ramp" $trend 's/BEATS_SEVERAL = 0/BEAT
 mutate "trend: one step is easily a ramp" $trend 's/BEATS_ONE = 10/BEATS_ONE = -10/'
 mutate "trend: ends swapped" $trend 's/\.centre_after = r->level + r->rise/.centre_after = r->level - r->rise/'
 mutate "trend: line off by one" $trend 's/(double)(first - 1) \* (s->sum/(double)(first) * (s->sum/'
+mutate "scale: about the first value" $main 's/isnan(w->origin = mp_median(w->x, w->n))/isnan(w->origin = w->x[0])/'
 mutate "scale: not by a power of two" $main 's/w->y\[i\] = ldexp(w->y\[i\], -down);/w->y[i] = w->y[i] \/ most;/'
 
 echo "$count mutations, $survivors not killed"

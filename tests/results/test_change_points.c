@@ -401,6 +401,18 @@ static void test_default__stands_the_largest_numbers(void **state)
     assert_int_equal(count_of(x, 20, &usual), 1);
 }
 
+static void test_default__sees_a_step_behind_a_number_that_dwarfs_it(void **state)
+{
+    (void)state;
+    double x[60];
+    mp_change_point c[MOST];
+
+    make(x, 60, 1, 40, 9, 8);
+    x[0] = 1e17;
+    assert_int_equal(find(x, 60, &usual, c), 1);
+    assert_int_equal(c[0].index, 40);
+}
+
 static void test_default__does_not_mind_the_sign(void **state)
 {
     (void)state;
@@ -642,6 +654,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_default__is_not_misled_by_correlated_noise),
         cmocka_unit_test(test_default__is_the_same_for_every_power_of_two),
         cmocka_unit_test(test_default__stands_the_largest_numbers),
+        cmocka_unit_test(test_default__sees_a_step_behind_a_number_that_dwarfs_it),
         cmocka_unit_test(test_default__does_not_mind_the_sign),
         cmocka_unit_test(test_surprise__is_that_of_student_times_the_places),
         cmocka_unit_test(test_surprise__knows_what_correlation_costs),
