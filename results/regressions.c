@@ -408,12 +408,15 @@ static bool big_enough(const mp_change_options *o, double before, double after)
     return change > o->floor && change > o->effect * fabs(before);
 }
 
-/* A step that brings the level back to where it was before an earlier one, or beyond, fixes that.
+/* A step that brings the level back to where it was before earlier ones, or beyond, fixes those.
  * True: back is all that it is, and so it makes no finding of its own. */
 static bool brings_back(finder *f, int first, const points *p, const mp_change_options *o,
                         const mp_change_point *c)
 {
-    for (int i = f->out->count - 1; i >= first; i--) {
+    bool is_back = false;
+    int from = f->out->count;
+
+    for (int i = from - 1; i >= first; i--) {
         const mp_finding *earlier = &f->out->items[i];
         const bool up = earlier->value_after > earlier->value_before;
         const bool differs = big_enough(o, earlier->value_before, c->centre_after);
@@ -421,10 +424,11 @@ static bool brings_back(finder *f, int first, const points *p, const mp_change_o
             up == (c->centre_after > c->centre_before) ||
             (differs && up == (c->centre_after > earlier->value_before)))
             continue;
-        mark_fixed(f, i, p->observation[c->index]);
-        return !differs;
+        is_back = !differs;
+        from = i;
     }
-    return false;
+    mark_fixed(f, from, p->observation[c->index]);
+    return is_back;
 }
 
 /* The newest points that are too few for a regime of their own: told, but no alarm yet.  All lie on
