@@ -23,6 +23,8 @@ int mp_cmd_regressions(int argc, char **argv)
                   "also the metrics of each step and module, not only the summaries"),
         MP_OPTION("min-segment", INT, &v.options.min_segment, "N",
                   "runs on a new level before an alarm (default: 3)", .min = 2, .max = 1000),
+        MP_OPTION("all", FLAG, &v.settled, NULL,
+                  "show old findings that are no alarm, too: better, acknowledged, fixed"),
         MP_OPTION("dry-run", FLAG, &dry_run, NULL, "record nothing: no new ids and states"),
         MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
                   .among = mp_format_names),

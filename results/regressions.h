@@ -80,6 +80,7 @@ typedef struct mp_regressions_view {
     mp_history_filter filter;
     mp_regression_options options;
     mp_format format;
+    bool settled; /* text and Markdown show old findings that are no alarm, too */
 } mp_regressions_view;
 
 /* `mpbench regressions`: prints; *exit_status is 1 for an open finding, else 0. */

@@ -12,6 +12,7 @@
 
 enum {
     SHOWN = 10,          /* findings of a group */
+    RECENT = 10,         /* runs for which also what is no alarm is shown */
     COMMENT_SIZE = 60000 /* a comment on a pull request holds 65,536 characters */
 };
 
@@ -207,7 +208,7 @@ static void add_finding(const view *v, mp_table *t, const mp_finding *x)
     mp_table_add(t, "%s", v->h->subjects[x->subject].key);
     mp_table_add(t, "%s", x->what);
     evidence(x, text, sizeof text);
-    mp_table_add(t, "%s", text);
+    mp_table_add(t, "%s%s", x->why ? "because " : "", x->why ? x->why : text);
 }
 
 static void print_heading(const view *v, const mp_finding *x, int findings, int open, FILE *to)
@@ -256,15 +257,28 @@ static void print_group(const view *v, int first, FILE *to)
     print_repro(v, &v->f->items[first], to);
 }
 
+/* An alarm, or one that may become one, or news. */
+static bool is_worth_showing(const view *v, int first)
+{
+    const mp_finding *worst = &v->f->items[first]; /* of its group: they are in that order */
+
+    return v->options->settled || worst->open || worst->state == MP_FINDING_DETECTED ||
+           v->h->observations[worst->after].run >= v->h->run_count - RECENT;
+}
+
 static void print_groups(const view *v, FILE *to)
 {
     const bool markdown = v->options->format == MP_MARKDOWN;
-    int left_out = 0;
+    int left_out = 0, settled = 0;
 
     for (int i = 0; i < v->f->count && !v->err->code; i++) {
         char *text = NULL;
         size_t n = 0;
         FILE *memory;
+        if (!is_worth_showing(v, v->group[i])) {
+            settled++;
+            continue;
+        }
         if (v->group[i] != i)
             continue;
         if (!markdown) {
@@ -281,6 +295,11 @@ static void print_groups(const view *v, FILE *to)
             mp_error_set(v->err, MP_ENOMEM, "no memory for the findings");
         }
     }
+    if (settled)
+        fprintf(to,
+                "\n%d older finding%s that %s no alarm (better, acknowledged, fixed): --all shows "
+                "them\n",
+                settled, settled == 1 ? "" : "s", settled == 1 ? "is" : "are");
     if (left_out)
         fprintf(to, "\n%d more ranges of commits are left out here, the worst first is above\n",
                 left_out);

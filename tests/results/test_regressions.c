@@ -531,7 +531,7 @@ static void test_regressions__records_nothing_unasked(void **state)
 
 /* ---- the view ------------------------------------------------------------------------------- */
 
-static char *view(mp_store *s, mp_format format, int expected_status)
+static char *view_of(mp_store *s, mp_format format, bool settled, int expected_status)
 {
     mp_error err = {0};
     char *text = NULL;
@@ -540,12 +540,18 @@ static char *view(mp_store *s, mp_format format, int expected_status)
     FILE *f = open_memstream(&text, &n);
 
     assert_non_null(f);
-    if (mp_regressions(s, &(mp_regressions_view){.options = recording, .format = format}, f,
-                       &status, &err))
+    if (mp_regressions(
+            s, &(mp_regressions_view){.options = recording, .format = format, .settled = settled},
+            f, &status, &err))
         fail_msg("%s", err.text);
     fclose(f);
     assert_int_equal(status, expected_status);
     return text;
+}
+
+static char *view(mp_store *s, mp_format format, int expected_status)
+{
+    return view_of(s, format, false, expected_status);
 }
 
 static void assert_has(const char *text, const char *part)
@@ -583,6 +589,30 @@ static void test_regressions__shows_both_ends_and_what_else_changed(void **state
                             json_object_get(json_object_get(finding, "changed"), "blas"), 1)),
                         "OpenBLAS 0.3.26");
     json_decref(all);
+    free(text);
+    mp_store_close(s);
+}
+
+static void test_regressions__does_not_repeat_for_ever_what_is_settled(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("settled.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 16, 2.4);
+    free(view(s, MP_TEXT, 1));
+    acknowledge(s, 1, false, "known: #7", MP_OK, "");
+    char *text = view(s, MP_TEXT, 0);
+    assert_has(text, "acknowledged  step  sana/dtype=bf16");
+    assert_has(text, "because known: #7");
+    free(text);
+    nights(s, 16, 26, 2.4);
+    text = view(s, MP_TEXT, 0);
+    assert_null(strstr(text, "near "));
+    assert_has(text, "1 older finding that is no alarm (better, acknowledged, fixed): --all shows");
+    free(text);
+    text = view_of(s, MP_TEXT, true, 0);
+    assert_has(text, "because known: #7");
     free(text);
     mp_store_close(s);
 }
@@ -713,6 +743,7 @@ int main(void)
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
         cmocka_unit_test(test_regressions__records_nothing_unasked),
         cmocka_unit_test(test_regressions__shows_both_ends_and_what_else_changed),
+        cmocka_unit_test(test_regressions__does_not_repeat_for_ever_what_is_settled),
         cmocka_unit_test(test_regressions__says_ok_of_one_run),
         cmocka_unit_test(test_regressions__cannot_be_injected_into),
         cmocka_unit_test(test_regressions__fits_a_comment),
