@@ -142,6 +142,20 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, m
 
 /* ---- cells ---------------------------------------------------------------------------------- */
 
+static mp_code put_limits(mp_store *s, int64_t cell, const mp_cell_info *info, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+
+    mp_db_prepare(s, "INSERT INTO cell_limit VALUES (?, ?, ?, ?)", &q, err);
+    for (int i = 0; i < info->limit_count && !err->code; i++) {
+        const mp_limit_row *l = &info->limits[i];
+        if (!mp_db_bind(s, q, err, "ittd", cell, l->metric, l->kind, l->value))
+            put(s, q, err);
+    }
+    sqlite3_finalize(q);
+    return err->code;
+}
+
 mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, int64_t *out,
                             mp_error *err)
 {
@@ -159,9 +173,9 @@ mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, 
         put(s, q, err);
     sqlite3_finalize(q);
     const int64_t id = sqlite3_last_insert_rowid(s->db);
-    if (!err->code)
-        put_pairs(s, "INSERT INTO cell_setting VALUES (?, ?, ?)", id, cell->settings,
-                  cell->setting_count, err);
+    if (!err->code && !put_pairs(s, "INSERT INTO cell_setting VALUES (?, ?, ?)", id,
+                                 cell->settings, cell->setting_count, err))
+        put_limits(s, id, cell, err);
     if (!announced(s, err))
         *out = id;
     return err->code;

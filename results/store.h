@@ -52,6 +52,13 @@ typedef struct mp_run_info {
     int environment_count;
 } mp_run_info;
 
+/* A limit of the scenario's budgets. */
+typedef struct mp_limit_row {
+    const char *metric; /* "seconds" */
+    const char *kind;   /* absolute | relative */
+    double value;       /* relative: how much worse than the baseline's, 0.05 is 5 % */
+} mp_limit_row;
+
 typedef struct mp_cell_info {
     const char *key;           /* stable id: "sana-tiled/precision.default=bf16,tiling=32x32" */
     const char *scenario;      /* name */
@@ -61,6 +68,8 @@ typedef struct mp_cell_info {
     const mp_pair *settings; /* every resolved setting, dotted: precision.default, tiling,
                                 inputs.seed, matrix values too; what compare selects and pairs by */
     int setting_count;
+    const mp_limit_row *limits;
+    int limit_count;
 } mp_cell_info;
 
 typedef struct mp_metric_row {
