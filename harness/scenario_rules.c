@@ -93,8 +93,7 @@ static bool read_share(mp_arena *a, const mp_yaml *node, double *out)
 
     if (!n || node->text[n - 1] != '%')
         return mp_yaml_number(node, out) && *out >= 0 && *out <= 1;
-    const mp_yaml number = {.kind = MP_YAML_SCALAR,
-                            .text = mp_arena_strndup(a, node->text, n - 1)};
+    const mp_yaml number = {.kind = MP_YAML_SCALAR, .text = mp_arena_strndup(a, node->text, n - 1)};
     if (!mp_yaml_number(&number, out) || *out < 0)
         return false;
     *out /= 100;

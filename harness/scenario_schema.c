@@ -4,9 +4,9 @@
 
 #include "pipelines/common/file.h"
 
-#define DTYPE "a dtype: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2"
+#define DTYPE  "a dtype: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2"
 #define NUMBER "a number, 0 or larger"
-#define LIMIT NUMBER ", or a map such as {absolute: 2.5, relative: 5%}"
+#define LIMIT  NUMBER ", or a map such as {absolute: 2.5, relative: 5%}"
 
 static const mp_schema_key keys[] = {
     {"", "name", "letters, digits, '-', '_' and '.', at most 80", false},

@@ -155,6 +155,7 @@ typedef struct mp_cell_result {
 } mp_cell_result;
 
 mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);
+/* The first end of a run stays. */
 mp_code mp_store_end_run(mp_store *s, int64_t run, int exit_status, mp_error *err);
 mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, int64_t *out,
                             mp_error *err);
@@ -162,8 +163,10 @@ mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *re
                              mp_error *err);
 
 /* --resume: the newest run of the same plan, label, engine, device and fingerprint; *out 0: none.
- * Its cells that were running when it died are marked 'interrupted'. */
-mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);
+ * Without a label, one that `run --rounds` made of its UUID is meant, too.  Its cells that were
+ * running when it died are marked 'interrupted'. */
+mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, char uuid[37],
+                            mp_error *err);
 
 /* What is on record of a cell of a run: its newest row that is neither running nor interrupted. */
 typedef struct mp_cell_record {

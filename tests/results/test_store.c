@@ -540,6 +540,7 @@ static void test_store__survives_a_kill_and_resumes_the_run(void **state)
     const pid_t child = fork();
     mp_error err = {0};
     int64_t run = 0;
+    char uuid[37];
     int status;
 
     if (!child)
@@ -550,7 +551,7 @@ static void test_store__survives_a_kill_and_resumes_the_run(void **state)
     assert_sql(path, "SELECT group_concat(status) FROM cell", "ok,running");
 
     mp_store *s = open_store(path, MP_STORE_WRITE);
-    assert_int_equal(mp_store_resume_run(s, &a_run, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &a_run, &run, uuid, &err), MP_OK);
     assert_int_equal(run, 1);
     mp_store_close(s);
     assert_sql(path, "SELECT group_concat(status) FROM cell", "ok,interrupted");
@@ -565,6 +566,7 @@ static void test_store__resumes_only_the_same_run_and_the_newest(void **state)
     mp_run_info second = a_run, unnamed = a_run, other[5] = {a_run, a_run, a_run, a_run, a_run};
     mp_error err = {0};
     int64_t run = 0;
+    char uuid[37];
 
     begin_run(s, &a_run);
     second.uuid = "2";
@@ -576,18 +578,18 @@ static void test_store__resumes_only_the_same_run_and_the_newest(void **state)
     other[4].fingerprint = "other";
     begin_cell(s, newest, &a_cell);
     for (int i = 0; i < 5; i++) {
-        assert_int_equal(mp_store_resume_run(s, &other[i], &run, &err), MP_OK);
+        assert_int_equal(mp_store_resume_run(s, &other[i], &run, uuid, &err), MP_OK);
         assert_int_equal(run, 0);
     }
     unnamed.label = NULL;
     unnamed.uuid = "3";
-    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, uuid, &err), MP_OK);
     assert_int_equal(run, 0);
     assert_sql(path, "SELECT status FROM cell", "running");
-    assert_int_equal(mp_store_resume_run(s, &a_run, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &a_run, &run, uuid, &err), MP_OK);
     assert_int_equal(run, newest);
     const int64_t plain = begin_run(s, &unnamed);
-    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, uuid, &err), MP_OK);
     assert_int_equal(run, plain);
     mp_store_close(s);
 }
