@@ -43,10 +43,9 @@ mp_code mp_run_against(mp_run *r, const char *db, mp_error *err)
 /* What compare prints, as text of the arena. */
 static mp_code compare(mp_run *r, int *status, mp_error *err)
 {
-    const bool rounds = r->options->rounds > 1;
+    mp_against self;
     const mp_compare_options o = {.a = r->versus,
-                                  .b = rounds ? mp_arena_printf(r->arena, "rounds=%s", r->first)
-                                              : mp_arena_printf(r->arena, "run=%" PRId64, r->id),
+                                  .b = self.selector,
                                   .fail_on_worse = true,
                                   .format = mp_format_of(r->options->format),
                                   .summary = mp_arena_alloc(r->arena, MP_COMPARE_SUMMARY, 1)};
@@ -56,7 +55,8 @@ static mp_code compare(mp_run *r, int *status, mp_error *err)
 
     if (!to)
         return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-    mp_compare(r->store, &o, to, status, err);
+    if (!mp_against_run(r->store, r->id, &self, err))
+        mp_compare(r->store, &o, to, status, err);
     if (fclose(to) && !err->code)
         mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
     if (!err->code) {

@@ -20,8 +20,9 @@ static mp_code no_such_run(mp_store *s, const char *name, mp_error *err)
                "ORDER BY max(id) DESC LIMIT 10",
                NULL, labels, sizeof labels);
     if (s->version >= FIRST_VERSION)
-        mp_db_list(s, "SELECT name FROM baseline GROUP BY 1 ORDER BY max(at) DESC LIMIT 10", NULL,
-                   baselines, sizeof baselines);
+        mp_db_list(
+            s, "SELECT name FROM baseline GROUP BY 1 ORDER BY max(at) DESC, max(id) DESC LIMIT 10",
+            NULL, baselines, sizeof baselines);
     mp_append_plain(asked, sizeof asked, "", name);
     return mp_error_set(err, MP_EMISSING,
                         "%s: '%s' is no baseline and no run's id, UUID or label; baselines: %s; "
@@ -29,12 +30,29 @@ static mp_code no_such_run(mp_store *s, const char *name, mp_error *err)
                         s->path, asked, *baselines ? baselines : "none", *labels ? labels : "none");
 }
 
+/* The rounds of one call of `mpbench run --rounds` have a label, by which compare knows that they
+ * are one measurement, and another call may have the same one. */
+static void select_run(sqlite3_stmt *q, mp_against *out)
+{
+    enum { LONGEST = 100 };
+    const char *rounds = mp_db_text(q, 2), *label = mp_db_text(q, 3);
+    const bool plain = strlen(label) <= LONGEST && !strchr(label, ',');
+
+    out->run = sqlite3_column_int64(q, 0);
+    if (*rounds && plain)
+        snprintf(out->selector, sizeof out->selector, "label=%s,rounds=%s", label, rounds);
+    else if (*rounds)
+        snprintf(out->selector, sizeof out->selector, "rounds=%s", rounds);
+    else
+        snprintf(out->selector, sizeof out->selector, "run=%" PRId64, out->run);
+}
+
 /* The run of that id or UUID, else the newest finished one of that label.  name NULL: of all. */
 static mp_code find_run(mp_store *s, const char *name, mp_against *out, mp_error *err)
 {
     static const char sql[] =
         "SELECT id, ended IS NOT NULL, (SELECT value FROM run_environment e WHERE e.run = run.id "
-        "AND e.key = 'rounds') FROM run WHERE ?1 IS NULL OR cast(id AS TEXT) = ?1 OR uuid = ?1 OR "
+        "AND e.key = 'rounds'), label FROM run WHERE ?1 IS NULL OR cast(id AS TEXT) = ?1 OR uuid = ?1 OR "
         "label = ?1 ORDER BY cast(id AS TEXT) IS ?1 DESC, uuid IS ?1 DESC, ended IS NOT NULL DESC, "
         "id DESC LIMIT 1";
     sqlite3_stmt *q = NULL;
@@ -43,12 +61,7 @@ static mp_code find_run(mp_store *s, const char *name, mp_against *out, mp_error
     *out = (mp_against){0};
     if (!mp_db_prepare(s, sql, &q, err) && !mp_db_bind(s, q, err, "t", name) &&
         !mp_db_step(s, q, &row, err) && row) {
-        const char *rounds = mp_db_text(q, 2);
-        out->run = sqlite3_column_int64(q, 0);
-        if (*rounds)
-            snprintf(out->selector, sizeof out->selector, "rounds=%s", rounds);
-        else
-            snprintf(out->selector, sizeof out->selector, "run=%" PRId64, out->run);
+        select_run(q, out);
         if (!sqlite3_column_int(q, 1))
             mp_error_set(err, MP_EMISSING,
                          "%s: run %" PRId64 " has not finished; go on with it with --resume, or "
@@ -169,6 +182,14 @@ mp_code mp_against_find(mp_store *s, const char *name, mp_against *out, mp_error
         snprintf(id, sizeof id, "%" PRId64, (int64_t)sqlite3_column_int64(q, 0));
     sqlite3_finalize(q);
     return err->code ? err->code : find_run(s, row ? id : name, out, err);
+}
+
+mp_code mp_against_run(mp_store *s, int64_t run, mp_against *out, mp_error *err)
+{
+    char id[24];
+
+    snprintf(id, sizeof id, "%" PRId64, run);
+    return find_run(s, id, out, err);
 }
 
 mp_code mp_against_has(mp_store *s, const mp_against *a, const char *scenario,

@@ -24,11 +24,13 @@ mp_code mp_baseline_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
 /* What a run is held against. */
 typedef struct mp_against {
     int64_t run;
-    char selector[64]; /* for mp_compare: that run, or all rounds that it is one of */
+    char selector[200]; /* for mp_compare: that run, or all rounds that it is one of */
 } mp_against;
 
 /* name: a baseline, or else a run as above. */
 mp_code mp_against_find(mp_store *s, const char *name, mp_against *out, mp_error *err);
+/* A finished run by its id alone, whatever baselines are called. */
+mp_code mp_against_run(mp_store *s, int64_t run, mp_against *out, mp_error *err);
 /* Whether it ran a cell that a comparison can pair with this one. */
 mp_code mp_against_has(mp_store *s, const mp_against *a, const char *scenario,
                        const char *scenario_hash, bool *out, mp_error *err);

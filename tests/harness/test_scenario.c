@@ -826,7 +826,8 @@ static void test_budgets__say_what_a_limit_may_be(void **state)
                                     "number, 0 or larger, or a map such as {absolute: 2.5, "
                                     "relative: 5%}");
     bad("reference: off\nbudgets: {psnr_db: {relative: 5%}}",
-        "6:11: key 'budgets.psnr_db' needs a reference, and 'reference' is off");
+        "6:11: key 'budgets.psnr_db' needs a reference, and 'reference' is off; give a dtype there, or "
+        "drop the budget");
 }
 
 static void test_budgets__that_need_a_reference_are_refused_without_one(void **state)

@@ -302,9 +302,13 @@ static void test_find__prefers_a_baseline_to_a_label(void **state)
     set("main", "1");
     assert_string_equal(selector("main"), "run=1");
     assert_string_equal(selector("2"), "run=2");
+    set("2", "1");
+    assert_string_equal(selector("2"), "run=1");
+    assert_int_equal(mp_against_run(store, 2, &a, &err), MP_OK);
+    assert_string_equal(a.selector, "run=2");
     assert_int_equal(mp_against_find(store, "mian", &a, &err), MP_EMISSING);
     assert_non_null(strstr(err.text, "'mian' is no baseline and no run's id, UUID or label; "
-                                     "baselines: main; labels: main"));
+                                     "baselines: 2, main; labels: main"));
 }
 
 static void test_find__means_all_rounds_of_a_run(void **state)
@@ -314,9 +318,11 @@ static void test_find__means_all_rounds_of_a_run(void **state)
 
     add_run_of('a', "x", first, true);
     add_run_of('b', "x", first, true);
+    add_run_of('c', "a,b=c", first, true);
     set("main", "2");
-    assert_string_equal(selector("main"), "rounds=a1111111-2222-4333-8444-555555555555");
-    assert_string_equal(selector("1"), "rounds=a1111111-2222-4333-8444-555555555555");
+    assert_string_equal(selector("main"), "label=x,rounds=a1111111-2222-4333-8444-555555555555");
+    assert_string_equal(selector("1"), "label=x,rounds=a1111111-2222-4333-8444-555555555555");
+    assert_string_equal(selector("a,b=c"), "rounds=a1111111-2222-4333-8444-555555555555");
 }
 
 static void test_has__looks_for_the_same_scenario_with_the_same_settings(void **state)
