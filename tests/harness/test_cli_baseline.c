@@ -258,6 +258,17 @@ static void test_against__is_checked_before_anything_runs(void **state)
     cli_assert_status(c, 0);
 }
 
+static void test_against__half_a_run_is_not_compared(void **state)
+{
+    cli *c = *state;
+
+    record(c, "");
+    cli_run(c, "\"$mpbench\" run one.yaml --against 1 --junit nowhere/j.xml");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->out, "verdict: INCOMPLETE exit=3");
+    assert_null(strstr(c->out, "against"));
+}
+
 static void test_budgets__are_recorded_with_their_cells(void **state)
 {
     cli *c = *state;
@@ -446,6 +457,7 @@ int main(void)
         T(test_against__is_an_object_in_json),
         T(test_against__may_name_the_label_of_the_run_itself),
         T(test_against__is_checked_before_anything_runs),
+        T(test_against__half_a_run_is_not_compared),
         T(test_budgets__are_recorded_with_their_cells),
         T(test_rounds__run_all_cells_in_turn_and_back),
         T(test_rounds__stand_together_in_the_report),
