@@ -13,16 +13,15 @@ enum { FIRST_VERSION = 5 }; /* of the schema that has baselines */
 
 static mp_code no_such_run(mp_store *s, const char *name, mp_error *err)
 {
-    char asked[80] = "", baselines[600] = "", labels[600];
+    char asked[80] = "", baselines[600], labels[600];
 
     mp_db_list(s,
                "SELECT label FROM run WHERE ended IS NOT NULL AND label IS NOT NULL GROUP BY 1 "
                "ORDER BY max(id) DESC LIMIT 10",
                NULL, labels, sizeof labels);
-    if (s->version >= FIRST_VERSION)
-        mp_db_list(
-            s, "SELECT name FROM baseline GROUP BY 1 ORDER BY max(at) DESC, max(id) DESC LIMIT 10",
-            NULL, baselines, sizeof baselines);
+    mp_db_list(s,
+               "SELECT name FROM baseline GROUP BY 1 ORDER BY max(at) DESC, max(id) DESC LIMIT 10",
+               NULL, baselines, sizeof baselines);
     mp_append_plain(asked, sizeof asked, "", name);
     return mp_error_set(err, MP_EMISSING,
                         "%s: '%s' is no baseline and no run's id, UUID or label; baselines: %s; "

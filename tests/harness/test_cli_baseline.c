@@ -408,6 +408,28 @@ static void test_rounds__of_another_call_are_left_alone(void **state)
     cli_assert_has(c->err, "nothing to resume");
 }
 
+/* Each run keeps its own, and the strongest of all is that of the call. */
+static void test_rounds__have_an_exit_status_each(void **state)
+{
+    cli *c = *state;
+
+    record(c, "--rounds 2");
+    cli_run(c,
+            "sqlite3 mpbench.db \"UPDATE cell SET as_expected = 0 WHERE id = 1; UPDATE run SET "
+            "ended = NULL, exit_status = NULL\" && \"$mpbench\" run one.yaml --rounds 2 --resume");
+    cli_assert_status(c, 3);
+    cli_assert_query(c, "SELECT group_concat(exit_status) FROM run", "3,0");
+}
+
+static void test_rounds__show_their_label_without_its_control_characters(void **state)
+{
+    cli *c = *state;
+
+    record(c, "--rounds 2 --label \"$(printf 'a\\033[2Jb')\"");
+    cli_assert_has(c->out, "; label a\\x1b[2Jb)");
+    assert_null(strchr(c->out, '\033'));
+}
+
 static void test_rounds__are_compared_as_one(void **state)
 {
     cli *c = *state;
@@ -465,6 +487,8 @@ int main(void)
         T(test_rounds__of_one_is_an_ordinary_run),
         T(test_rounds__go_on_where_they_were_killed),
         T(test_rounds__of_another_call_are_left_alone),
+        T(test_rounds__have_an_exit_status_each),
+        T(test_rounds__show_their_label_without_its_control_characters),
         T(test_rounds__are_compared_as_one),
         T(test_resume__names_the_run_that_goes_on),
     };

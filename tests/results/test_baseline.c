@@ -12,6 +12,7 @@
 
 #include "kernels/core/memory.h"
 #include "results/baseline.h"
+#include "results/compare.h"
 #include "tests/results/scratch.h"
 
 /* ---- a database ----------------------------------------------------------------------------- */
@@ -156,6 +157,8 @@ static void test_set__takes_an_id_a_uuid_or_a_label(void **state)
 
     assert_int_equal(set("main", "1"), 1); /* not the label */
     assert_int_equal(set("main", "a1111111-2222-4333-8444-555555555555"), 1);
+    add_run('e', "a1111111-2222-4333-8444-555555555555");
+    assert_int_equal(set("main", "a1111111-2222-4333-8444-555555555555"), 1); /* nor is this one */
     assert_int_equal(set("main", "before"), 2);
     assert_int_equal(set("main", "4"), 4);
 }
@@ -325,6 +328,49 @@ static void test_find__means_all_rounds_of_a_run(void **state)
     assert_string_equal(selector("a,b=c"), "rounds=a1111111-2222-4333-8444-555555555555");
 }
 
+static int64_t add_cell(int64_t run, const char *scenario_hash, bool ends)
+{
+    const mp_cell_info cell = {.key = "sana/default",
+                               .scenario = "sana",
+                               .scenario_hash = scenario_hash,
+                               .pipeline = "sana",
+                               .checkpoint = "tiny",
+                               .checkpoint_hash = "c",
+                               .repro = "mpbench run"};
+    static const mp_metric_row drift = {"latent_rel_l2", "run", -1, "", 0.5, "1"};
+    const mp_cell_result ok = {
+        .status = "ok", .as_expected = true, .step = -1, .metrics = &drift, .metric_count = 1};
+    mp_error err = {0};
+    int64_t id = 0;
+
+    if (mp_store_begin_cell(store, run, &cell, &id, &err) ||
+        (ends && mp_store_finish_cell(store, id, &ok, &err)))
+        fail_msg("%s", err.text);
+    return id;
+}
+
+/* As runs do, rounds pair whatever engine ran them. */
+static void test_find__gives_rounds_that_can_be_compared(void **state)
+{
+    (void)state;
+    mp_error err = {0};
+    char a[200], *text = NULL;
+    size_t n;
+    int status;
+    FILE *to = open_memstream(&text, &n);
+
+    add_cell(add_run_of('a', "x,y", "a1111111-2222-4333-8444-555555555555", true), "h", true);
+    add_cell(add_run_of('b', "x,y", "b1111111-2222-4333-8444-555555555555", true), "h", true);
+    sql_run(mp_store_path(store), "UPDATE run SET engine = 'diffusers' WHERE id = 2");
+    snprintf(a, sizeof a, "%s", selector("1"));
+    const mp_compare_options o = {.a = a, .b = selector("2"), .format = MP_CSV};
+    if (mp_compare(store, &o, to, &status, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(fclose(to), 0);
+    assert_non_null(strstr(text, "latent_rel_l2"));
+    free(text);
+}
+
 static void test_has__looks_for_the_same_scenario_with_the_same_settings(void **state)
 {
     (void)state;
@@ -337,24 +383,13 @@ static void test_has__looks_for_the_same_scenario_with_the_same_settings(void **
                  {"other", "h", 1, false},
                  {"sana", "half", 1, false},
                  {"sana", "h", 2, false}};
-    mp_cell_info cell = {.key = "sana/default",
-                         .scenario = "sana",
-                         .scenario_hash = "h",
-                         .pipeline = "sana",
-                         .checkpoint = "tiny",
-                         .checkpoint_hash = "c",
-                         .repro = "mpbench run"};
-    const mp_cell_result ok = {.status = "ok", .as_expected = true, .step = -1};
     mp_error err = {0};
-    int64_t id;
     bool has;
 
     add_run('a', NULL);
     add_run('b', NULL);
-    assert_int_equal(mp_store_begin_cell(store, 1, &cell, &id, &err), MP_OK);
-    assert_int_equal(mp_store_finish_cell(store, id, &ok, &err), MP_OK);
-    cell.scenario_hash = "half";
-    assert_int_equal(mp_store_begin_cell(store, 1, &cell, &id, &err), MP_OK);
+    add_cell(1, "h", true);
+    add_cell(1, "half", false);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const mp_against a = {.run = cases[i].run};
         assert_int_equal(mp_against_has(store, &a, cases[i].scenario, cases[i].hash, &has, &err),
@@ -420,6 +455,7 @@ int main(void)
         WITH_STORE(test_list__of_a_database_that_is_older_than_baselines_is_empty),
         WITH_STORE(test_find__prefers_a_baseline_to_a_label),
         WITH_STORE(test_find__means_all_rounds_of_a_run),
+        WITH_STORE(test_find__gives_rounds_that_can_be_compared),
         WITH_STORE(test_has__looks_for_the_same_scenario_with_the_same_settings),
         WITH_STORE(test_baseline__reports_a_damaged_database),
         WITH_STORE(test_list__survives_each_failed_allocation),
