@@ -11,15 +11,6 @@ typedef struct order {
     mp_words words; /* "set NAME [RUN]", "list" */
 } order;
 
-/* A database that is not there is not made: it would hold no run. */
-static bool open_to_write(const char *db, mp_store **s, mp_error *err)
-{
-    if (mp_store_open(db, MP_STORE_READ, s, err))
-        return false;
-    mp_store_close(*s);
-    return !mp_store_open(db, MP_STORE_WRITE, s, err);
-}
-
 static mp_code set(const order *o, mp_error *err)
 {
     char uuid[37];
@@ -30,8 +21,8 @@ static mp_code set(const order *o, mp_error *err)
     mp_store *s = NULL;
     int64_t run = 0;
 
-    if (open_to_write(mp_database_path(o->db), &s, err) && !mp_uuid_make(uuid, err) &&
-        !mp_baseline_set(s, &info, &run, err)) {
+    if (!mp_store_open(mp_database_path(o->db), MP_STORE_UPDATE, &s, err) &&
+        !mp_uuid_make(uuid, err) && !mp_baseline_set(s, &info, &run, err)) {
         mp_print_plain(stdout, info.name, -1);
         printf(" is run %" PRId64 "\n", run);
     }
