@@ -289,6 +289,25 @@ static void test_budgets__are_recorded_with_their_cells(void **state)
                      "seconds relative 0.05");
 }
 
+static void test_budgets__may_allow_what_would_be_worse(void **state)
+{
+    cli *c = *state;
+
+    record_first(c, "");
+    cli_run(c,
+            "%s && \"$mpbench\" run one.yaml --against 1 --set 'budgets={latent_rel_l2: {relative: "
+            "300%%}, image_rel_l2: {relative: 300%%}}'",
+            BETTER);
+    cli_assert_status(c, 4);
+    cli_assert_has(last_line(c->out), ", 0 worse, ");
+    cli_run(
+        c,
+        "\"$mpbench\" run one.yaml --against 1 --set 'budgets={latent_rel_l2: {relative: 300%%}, "
+        "image_rel_l2: {relative: 30%%}}'");
+    cli_assert_status(c, 1);
+    cli_assert_has(last_line(c->out), ", 1 worse, ");
+}
+
 /* ---- rounds --------------------------------------------------------------------------------- */
 
 static void test_rounds__run_all_cells_in_turn_and_back(void **state)
@@ -446,6 +465,7 @@ static void test_rounds__are_compared_as_one(void **state)
     const char *a = strstr(c->out, begin), *b = a ? strstr(a + 1, begin) : NULL;
     assert_true(b && strncmp(a, b, strlen(begin) + 36)); /* each by the UUID of its first round */
     cli_assert_has(last_line(c->out), "; label x; B against A: ");
+    cli_assert_has(c->out, "n=2+2"); /* one sample of each round */
 }
 
 static void test_resume__names_the_run_that_goes_on(void **state)
@@ -478,6 +498,7 @@ int main(void)
         T(test_against__is_checked_before_anything_runs),
         T(test_against__half_a_run_is_not_compared),
         T(test_budgets__are_recorded_with_their_cells),
+        T(test_budgets__may_allow_what_would_be_worse),
         T(test_rounds__run_all_cells_in_turn_and_back),
         T(test_rounds__stand_together_in_the_report),
         T(test_rounds__tell_an_error_once),
