@@ -362,10 +362,10 @@ static void test_show__holds_everything_in_json(void **state)
     assert_string_equal(word(action, "to"), "fp16");
     assert_int_equal(whole(action, "count"), 2);
     assert_int_equal(whole(action, "elements"), 64);
-    const json_t *limit = json_array_get(json_object_get(all, "limits"), 0);
-    assert_string_equal(word(limit, "metric"), "seconds");
-    assert_string_equal(word(limit, "kind"), "relative");
-    assert_true(json_real_value(json_object_get(limit, "value")) == 0.05);
+    const json_t *budget = json_array_get(json_object_get(all, "limits"), 0);
+    assert_string_equal(word(budget, "metric"), "seconds");
+    assert_string_equal(word(budget, "kind"), "relative");
+    assert_true(json_real_value(json_object_get(budget, "value")) == 0.05);
     const json_t *setting = json_array_get(json_object_get(all, "settings"), 0);
     assert_string_equal(word(setting, "value"), "a fox,\n\"red\"");
     const json_t *cpu = json_array_get(json_object_get(all, "environment"), 0);
