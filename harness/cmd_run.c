@@ -51,7 +51,8 @@ int mp_cmd_run(int argc, char **argv)
                         .format = "text",
                         .engine = "native",
                         .device = "cpu",
-                        .reference = "own"};
+                        .reference = "own",
+                        .rounds = 1};
     const mp_option options[] = {
         MP_OPTION("db", TEXT, &o.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
         MP_OPTION("label", TEXT, &o.label, "L", "name for this run, for compare and list"),
@@ -62,6 +63,11 @@ int mp_cmd_run(int argc, char **argv)
                   .max = 10000),
         MP_OPTION("warmup", INT, &o.plan.warmup, "N", "generations before them", .min = 0,
                   .max = 1000),
+        MP_OPTION("rounds", INT, &o.rounds, "N",
+                  "run all cells N times in turn, each time as a run with the same label", .min = 1,
+                  .max = 1000),
+        MP_OPTION("against", TEXT, &o.against, "NAME",
+                  "compare with that baseline or run at the end; a regression is exit status 1"),
         MP_OPTION("threads", INT, &o.threads, "N", "threads (default: every logical CPU)", .min = 1,
                   .max = 256),
         MP_OPTION("dump", TEXT, &o.dump, "DIR", "write outputs and pictures there"),

@@ -249,12 +249,14 @@ void mp_judge_budgets(mp_arena *a, const mp_scenario *s, const mp_metrics *m, mp
         const mp_budget *b = &s->budgets[i];
         const double value = mp_metrics_summary(m, b->name);
         const char *sep = t.length ? "; " : "";
+        if (isnan(b->absolute)) /* a relative limit is judged where there is a baseline */
+            continue;
         if (isnan(value)) {
             if (strcmp(b->name, "seam") || s->request.tiling.on) /* untiled: there are no seams */
-                mp_text_printf(&t, "%s%s was not measured, limit %g", sep, b->name, b->limit);
-        } else if (b->at_least ? value < b->limit : value > b->limit) {
+                mp_text_printf(&t, "%s%s was not measured, limit %g", sep, b->name, b->absolute);
+        } else if (b->at_least ? value < b->absolute : value > b->absolute) {
             mp_text_printf(&t, "%s%s %.4g is %s %g", sep, b->name, value,
-                           b->at_least ? "below" : "above", b->limit);
+                           b->at_least ? "below" : "above", b->absolute);
         }
     }
     out->budget = t.length ? mp_text_take(&t, a) : NULL;

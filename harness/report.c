@@ -8,7 +8,7 @@
 
 #include "harness/report.h"
 #include "harness/run.h"
-#include "results/table.h"
+#include "results/query.h"
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
@@ -101,10 +101,12 @@ void mp_report_progress(const mp_cell_report *c)
 
 /* ---- text ----------------------------------------------------------------------------------- */
 
-static void add_row(mp_table *t, const mp_cell_report *c)
+static void add_row(mp_table *t, const mp_cell_report *c, bool rounds)
 {
     char status[96];
 
+    if (rounds)
+        mp_table_add(t, "%d", c->round);
     mp_table_add(t, "%" PRId64, c->id);
     mp_table_add(t, "%s", c->cell->id);
     mp_table_add(t, "%s", status_text(c, status, sizeof status));
@@ -145,6 +147,22 @@ static const char *policy_line(mp_arena *a, const mp_cell_report *c)
     return mp_arena_printf(a, "%s%s; `mpbench show %" PRId64 "` lists them",
                            mp_policy_name(c->cell->scenario.request.precision.policy),
                            mp_report_actions(&c->result).text, c->id);
+}
+
+static bool equal(const char *a, const char *b)
+{
+    return a == b || (a && b && !strcmp(a, b));
+}
+
+/* Whether the round before said the same of the cell. */
+static bool said_before(const mp_run *r, int i)
+{
+    const mp_cell_report *c = &r->reports[i], *last = c - 1;
+
+    return i && last->cell == c->cell && equal(last->result.status, c->result.status) &&
+           equal(last->result.error, c->result.error) &&
+           equal(last->result.budget, c->result.budget) &&
+           last->result.as_expected == c->result.as_expected;
 }
 
 /* What a reader must know beyond the table: errors, broken budgets and what the policy did. */
@@ -215,17 +233,21 @@ static void print_warnings(const mp_run *r, int first, int end)
 
 static void print_scenario(const mp_run *r, int first, int end)
 {
-    static const char *const heads[] = {"id>",   "cell",  "status", "latents>", "picture>",
-                                        "PSNR>", "SSIM>", "seam>",  "time s>",  "peak MiB>"};
-    mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
+    static const char *const heads[] = {"round>",   "id>",      "cell",     "status",
+                                        "latents>", "picture>", "PSNR>",    "SSIM>",
+                                        "seam>",    "time s>",  "peak MiB>"};
+    const bool rounds = r->options->rounds > 1;
+    const int columns = (int)(sizeof heads / sizeof *heads);
+    mp_table *t = mp_table_create(columns - !rounds, heads + !rounds);
 
     for (int i = first; i < end; i++)
-        add_row(t, &r->reports[i]);
+        add_row(t, &r->reports[i], rounds);
     printf("%s\n", r->reports[first].cell->scenario.name);
     mp_table_print(t, MP_TEXT, 2, stdout);
     mp_table_free(t);
     for (int i = first; i < end; i++)
-        print_details(r->arena, &r->reports[i]);
+        if (!said_before(r, i))
+            print_details(r->arena, &r->reports[i]);
     print_warnings(r, first, end);
     putchar('\n');
 }
@@ -236,7 +258,8 @@ typedef struct tally {
 
 static tally count(const mp_run *r)
 {
-    tally t = {.cells = r->report_count, .missing = r->plan.count - r->report_count};
+    tally t = {.cells = r->report_count,
+               .missing = r->plan.count * r->options->rounds - r->report_count};
 
     for (int i = 0; i < r->report_count; i++) {
         const mp_cell_result *res = &r->reports[i].result;
@@ -272,8 +295,11 @@ static const char *verdict(const mp_run *r)
     const tally t = count(r);
     mp_text text = {0};
 
-    mp_text_printf(&text, "%s exit=%d (%d cell%s: ", verdict_word(r), r->exit_status, t.cells,
+    mp_text_printf(&text, "%s exit=%d (%d cell%s", verdict_word(r), r->exit_status, t.cells,
                    t.cells == 1 ? "" : "s");
+    if (r->options->rounds > 1)
+        mp_text_printf(&text, " in %d rounds", r->options->rounds);
+    mp_text_add(&text, ": ");
     if (!t.unexpected && !t.budgets && !t.interrupted)
         mp_text_add(&text, "all as expected");
     else
@@ -281,13 +307,19 @@ static const char *verdict(const mp_run *r)
                        t.budgets, t.interrupted);
     if (t.missing)
         mp_text_printf(&text, "; %d not run", t.missing);
-    mp_text_printf(&text, "; run %" PRId64 ")", r->id);
+    if (r->options->rounds > 1)
+        mp_text_printf(&text, "; label %s", r->label);
+    else
+        mp_text_printf(&text, "; run %" PRId64, r->id);
+    mp_text_printf(&text, "%s%s)", r->comparison ? "; " : "", r->comparison ? r->compared : "");
     return mp_text_take(&text, r->arena);
 }
 
 void mp_report_verdict(const mp_run *r)
 {
-    printf("verdict: %s\n", verdict(r));
+    fputs("verdict: ", stdout);
+    mp_print_plain(stdout, verdict(r), -1);
+    putchar('\n');
 }
 
 void mp_report_text(const mp_run *r)
@@ -299,6 +331,11 @@ void mp_report_text(const mp_run *r)
             end++;
         print_scenario(r, i, end);
         i = end;
+    }
+    if (r->comparison) {
+        fputs("against ", stdout);
+        mp_print_plain(stdout, r->options->against, -1);
+        printf(", run %" PRId64 "\n%s\n", r->against, r->comparison);
     }
     mp_report_verdict(r);
 }
@@ -374,11 +411,12 @@ static json_t *cell_json(const mp_cell_report *c)
 {
     const mp_cell_result *r = &c->result;
 
-    return json_pack("{sI ss ss ss so ss so sb so so so so so so so so ss so so so so}", "id",
-                     (json_int_t)c->id, "key", c->cell->key, "scenario", c->cell->scenario.name,
-                     "cell", c->cell->id, "settings", mp_report_settings_json(&c->cell->scenario),
-                     "status", r->status, "outcome", mp_report_text_json(r->outcome), "as_expected",
-                     (int)r->as_expected, "expected", mp_report_text_json(r->expected), "error",
+    return json_pack("{sI sI ss ss ss so ss so sb so so so so so so so so ss so so so so}", "run",
+                     (json_int_t)c->run, "id", (json_int_t)c->id, "key", c->cell->key, "scenario",
+                     c->cell->scenario.name, "cell", c->cell->id, "settings",
+                     mp_report_settings_json(&c->cell->scenario), "status", r->status, "outcome",
+                     mp_report_text_json(r->outcome), "as_expected", (int)r->as_expected,
+                     "expected", mp_report_text_json(r->expected), "error",
                      mp_report_text_json(r->error), "module", mp_report_text_json(r->module), "op",
                      mp_report_text_json(r->op), "want", mp_report_text_json(r->want), "got",
                      mp_report_text_json(r->got), "stage", mp_report_text_json(r->stage), "budget",
@@ -387,16 +425,26 @@ static json_t *cell_json(const mp_cell_report *c)
                      "samples", samples_json(r), "actions", mp_report_actions_json(r, true));
 }
 
+static json_t *against_json(const mp_run *r)
+{
+    if (!r->comparison)
+        return json_null();
+    return json_pack("{so sI so}", "name", mp_json_text(r->options->against), "run",
+                     (json_int_t)r->against, "comparison", json_loads(r->comparison, 0, NULL));
+}
+
 void mp_report_json(const mp_run *r)
 {
     json_t *cells = json_array(), *all;
 
     for (int i = 0; i < r->report_count; i++)
         json_array_append_new(cells, cell_json(&r->reports[i]));
-    all = json_pack("{si ss sI ss ss ss si ss so}", "version", 1, "kind", "mpbench run", "run",
-                    (json_int_t)r->id, "uuid", r->uuid, "database", mp_store_path(r->store),
-                    "fingerprint", r->environment.fingerprint, "exit_status", r->exit_status,
-                    "verdict", verdict(r), "cells", cells);
+    all = json_pack("{si ss sI ss so ss ss si so so so}", "version", 1, "kind", "mpbench run",
+                    "run", (json_int_t)r->id, "uuid", r->uuid, "label",
+                    r->label ? mp_json_text(r->label) : json_null(), "database",
+                    mp_store_path(r->store), "fingerprint", r->environment.fingerprint,
+                    "exit_status", r->exit_status, "verdict", mp_json_text(verdict(r)), "cells",
+                    cells, "against", against_json(r));
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_ENSURE_ASCII);
     putchar('\n');
     json_decref(all);
@@ -475,11 +523,14 @@ static void put_problem(FILE *f, const mp_cell_report *c)
     fprintf(f, "</%s>\n", element);
 }
 
-static void put_case(FILE *f, const mp_cell_report *c)
+static void put_case(FILE *f, const mp_run *r, const mp_cell_report *c)
 {
     fputs("    <testcase", f);
     put_attribute(f, "classname", c->cell->scenario.name);
-    put_attribute(f, "name", c->cell->id);
+    put_attribute(f, "name",
+                  r->options->rounds > 1
+                      ? mp_arena_printf(r->arena, "%s, round %d", c->cell->id, c->round)
+                      : c->cell->id);
     fprintf(f, " time=\"%.6f\">\n", c->seconds);
     put_problem(f, c);
     fputs("      <system-out>", f);
@@ -517,7 +568,7 @@ static void put_suite(FILE *f, const mp_run *r, int first, int end)
     }
     fputs("    </properties>\n", f);
     for (int i = first; i < end; i++)
-        put_case(f, &r->reports[i]);
+        put_case(f, r, &r->reports[i]);
     fputs("  </testsuite>\n", f);
 }
 

@@ -15,6 +15,8 @@ typedef struct mp_run_options {
     const char *command; /* the command line, quoted for a shell */
     const char *engine, *device, *python, *pythonpath;
     const char *reference; /* "own" or "native" */
+    const char *against;   /* a baseline or run to be compared with, NULL: none */
+    int rounds;            /* times that the whole plan runs, each a run of its own */
     int threads;
     bool resume, dry_run, keep_worker, callgrind;
 } mp_run_options;
@@ -22,6 +24,8 @@ typedef struct mp_run_options {
 /* One cell, when it is over. */
 typedef struct mp_cell_report {
     const mp_cell *cell;
+    int64_t run;
+    int round;     /* from 1 */
     int64_t id;    /* in the database; 0: it never began */
     bool recorded; /* by an earlier run: resumed */
     mp_cell_result result;
@@ -44,13 +48,18 @@ typedef struct mp_run {
     mp_callgrind callgrind;
     const char *cache; /* folder of references */
     mp_scratch scratch;
-    int64_t id;
-    char uuid[37];
+    int64_t id;               /* of the round that is on */
+    char uuid[37], first[37]; /* its UUID, and that of the first round, which all have on record */
+    const char *label;        /* NULL: none */
+    int64_t against;          /* run that --against means; 0: none */
+    const char *versus;       /* the same for mp_compare */
+    const char *comparison;   /* text or JSON; NULL: none */
+    const char *compared;     /* its counts, for the verdict */
     mp_reference_memo *references; /* those that this run has looked at */
     mp_cell_report *reports;
     int report_count;
-    int exit_status;
-    const char *trouble; /* what stopped the run, or NULL */
+    int exit_status, round_status; /* of all rounds, and of the one that is on */
+    const char *trouble;           /* what stopped the run, or NULL */
 } mp_run;
 
 /* The whole run; the exit status.  Messages go to stderr, the result to stdout. */
@@ -65,6 +74,12 @@ mp_code mp_run_reference(mp_run *r, const mp_cell *cell, bool untiled, mp_output
  * cell: its id in the database, 0 for a reference. */
 mp_code mp_run_engine(mp_run *r, mp_engine *engine, const mp_scenario *s, int64_t cell,
                       mp_execution *e, mp_outputs **out, mp_error *err);
+
+/* harness/against.c.  Before anything runs: what --against means; MP_EMISSING where it means
+ * nothing or shares no cell with the plan. */
+mp_code mp_run_against(mp_run *r, const char *db, mp_error *err);
+/* After it: the comparison, and its exit status among the run's. */
+void mp_run_compare(mp_run *r);
 
 /* harness/report.c */
 void mp_report_text(const mp_run *r);

@@ -3,11 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "harness/digest.h"
 #include "harness/run.h"
+#include "harness/uuid.h"
 #include "kernels/core/memory.h"
 #include "pipelines/common/file.h"
 #include "pipelines/common/preview.h"
@@ -186,9 +186,26 @@ static mp_code run_process(mp_run *r, const mp_cell *cell, mp_cell_report *repor
     return err->code;
 }
 
+static const mp_limit_row *limit_rows(mp_arena *a, const mp_scenario *s, int *count)
+{
+    mp_limit_row *rows = mp_arena_alloc(a, 2 * MP_BUDGETS, sizeof *rows);
+
+    *count = 0;
+    for (int i = 0; i < s->budget_count; i++) {
+        const mp_budget *b = &s->budgets[i];
+        if (!isnan(b->absolute))
+            rows[(*count)++] = (mp_limit_row){b->name, "absolute", b->absolute};
+        if (!isnan(b->relative))
+            rows[(*count)++] = (mp_limit_row){b->name, "relative", b->relative};
+    }
+    return rows;
+}
+
 static mp_code begin_cell(mp_run *r, const mp_cell *cell, int64_t *id, mp_error *err)
 {
     const mp_scenario *s = &cell->scenario;
+    int limits;
+    const mp_limit_row *rows = limit_rows(r->arena, s, &limits);
     const mp_cell_info info = {.key = cell->key,
                                .scenario = s->name,
                                .scenario_hash = cell->hash,
@@ -197,7 +214,9 @@ static mp_code begin_cell(mp_run *r, const mp_cell *cell, int64_t *id, mp_error 
                                .checkpoint_hash = cell->checkpoint_hash,
                                .repro = cell->repro,
                                .settings = s->settings,
-                               .setting_count = s->setting_count};
+                               .setting_count = s->setting_count,
+                               .limits = rows,
+                               .limit_count = limits};
 
     return mp_store_begin_cell(r->store, r->id, &info, id, err);
 }
@@ -207,10 +226,11 @@ static void count_status(mp_run *r, const mp_cell_report *c)
     if (!strcmp(c->result.status, "interrupted"))
         return;
     if (!c->result.as_expected)
-        r->exit_status = mp_exit_worse(
-            r->exit_status, mp_judge_bad_input(&c->result) ? MP_EXIT_USAGE : MP_EXIT_FAILED);
+        r->round_status = mp_exit_worse(
+            r->round_status, mp_judge_bad_input(&c->result) ? MP_EXIT_USAGE : MP_EXIT_FAILED);
     if (c->result.budget)
-        r->exit_status = mp_exit_worse(r->exit_status, MP_EXIT_REGRESSION);
+        r->round_status = mp_exit_worse(r->round_status, MP_EXIT_REGRESSION);
+    r->exit_status = mp_exit_worse(r->exit_status, r->round_status);
 }
 
 /* True when an earlier part of this run has the cell's result. */
@@ -228,19 +248,20 @@ static bool recorded(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_
     return true;
 }
 
-static mp_code run_cell(mp_run *r, int index, mp_error *err)
+static mp_code run_cell(mp_run *r, int round, int index, mp_error *err)
 {
     const mp_cell *cell = &r->plan.cells[index];
     mp_cell_report *report = &r->reports[r->report_count++];
 
-    *report = (mp_cell_report){.cell = cell, .metrics = {.arena = r->arena}};
+    *report = (mp_cell_report){
+        .cell = cell, .run = r->id, .round = round + 1, .metrics = {.arena = r->arena}};
     report->result.step = -1;
     report->result.status = "interrupted";
     if (r->options->resume && (recorded(r, cell, report, err) || err->code)) {
         count_status(r, report);
         return err->code;
     }
-    mp_report_begin(cell, index + 1, r->plan.count);
+    mp_report_begin(cell, r->report_count, r->plan.count * r->options->rounds);
     if (begin_cell(r, cell, &report->id, err))
         return err->code;
     if (r->trace)
@@ -259,21 +280,6 @@ static mp_code run_cell(mp_run *r, int index, mp_error *err)
 }
 
 /* ---- the run -------------------------------------------------------------------------------- */
-
-static mp_code make_uuid(char out[37], mp_error *err)
-{
-    unsigned char b[16];
-
-    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
-        return mp_error_set(err, MP_EIO, "no random numbers for the run's UUID: %s",
-                            strerror(errno));
-    b[6] = (unsigned char)((b[6] & 0x0f) | 0x40); /* RFC 9562, version 4 */
-    b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
-    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
-             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13],
-             b[14], b[15]);
-    return MP_OK;
-}
 
 static mp_code open_cache(mp_run *r, const char *db, mp_error *err)
 {
@@ -306,22 +312,29 @@ static mp_code hash_checkpoints(mp_run *r, mp_error *err)
     return MP_OK;
 }
 
-/* What --resume goes by: another version of a library is another run. */
-static const char *plan_of(const mp_run *r)
+/* What --resume goes by: another version of a library is another run, and so is another round; the
+ * later ones are those of their first. */
+static const char *plan_of(const mp_run *r, int round)
 {
-    const char *text;
+    const bool native = r->engine->def == &mp_native_engine;
+    mp_text t = {0};
     char *hash;
 
-    if (r->engine->def == &mp_native_engine)
+    if (native && r->options->rounds == 1)
         return r->plan.hash;
-    text = mp_arena_printf(r->arena, "%s\n%s\n%s", r->plan.hash, r->engine->identity,
-                           r->options->reference);
+    mp_text_add(&t, r->plan.hash);
+    if (!native)
+        mp_text_printf(&t, "\n%s\n%s", r->engine->identity, r->options->reference);
+    if (r->options->rounds > 1)
+        mp_text_printf(&t, "\nround %d of %d\n%s", round + 1, r->options->rounds,
+                       round ? r->first : "");
     hash = mp_arena_alloc(r->arena, 65, 1);
-    mp_sha256_hex(text, strlen(text), hash);
+    mp_sha256_hex(t.data, t.length, hash);
+    mp_text_free(&t);
     return hash;
 }
 
-/* The machine's, and what the engine adds. */
+/* The machine's, what the engine adds, and what holds the rounds together. */
 static const mp_pair *environment_of(const mp_run *r, int *count)
 {
     const mp_environment *m = &r->environment;
@@ -333,50 +346,88 @@ static const mp_pair *environment_of(const mp_run *r, int *count)
     if (e->environment_count)
         memcpy(all + m->count, e->environment, (size_t)e->environment_count * sizeof *all);
     *count = m->count + e->environment_count;
+    if (r->options->rounds > 1)
+        all[(*count)++] = (mp_pair){"rounds", r->first};
     return all;
 }
 
-static mp_code begin_run(mp_run *r, mp_error *err)
+static mp_code resume_run(mp_run *r, const mp_run_info *info, int round, mp_error *err)
+{
+    if (!r->options->resume || mp_store_resume_run(r->store, info, &r->id, r->uuid, err))
+        return err->code;
+    if (r->id)
+        fprintf(stderr, "resuming run %lld\n", (long long)r->id);
+    else if (!round)
+        fputs("nothing to resume: no run of these cells with this label on this machine is in the "
+              "database; starting one\n",
+              stderr);
+    return MP_OK;
+}
+
+/* The run of one round, from 0. */
+static mp_code begin_run(mp_run *r, int round, mp_error *err)
 {
     int pairs;
 
-    mp_environment_hear_git(r->arena, r->git, &r->environment);
-    const mp_run_info info = {.uuid = r->uuid,
-                              .label = r->options->label,
-                              .engine = r->engine->name,
-                              .device = r->options->device,
-                              .command = r->options->command,
-                              .plan = plan_of(r),
-                              .fingerprint = r->environment.fingerprint,
-                              .environment = environment_of(r, &pairs),
-                              .environment_count = pairs};
+    if (!round)
+        mp_environment_hear_git(r->arena, r->git, &r->environment);
+    mp_run_info info = {.uuid = r->uuid,
+                        .label = round ? r->label : r->options->label,
+                        .engine = r->engine->name,
+                        .device = r->options->device,
+                        .command = r->options->command,
+                        .plan = plan_of(r, round),
+                        .fingerprint = r->environment.fingerprint,
+                        .environment = environment_of(r, &pairs),
+                        .environment_count = pairs};
 
-    if (make_uuid(r->uuid, err))
+    r->id = 0;
+    r->round_status = MP_EXIT_OK;
+    if (mp_uuid_make(r->uuid, err) || resume_run(r, &info, round, err))
         return err->code;
-    if (r->options->resume) {
-        if (mp_store_resume_run(r->store, &info, &r->id, err))
-            return err->code;
-        fprintf(stderr,
-                r->id ? "resuming run %lld\n"
-                      : "nothing to resume: no run of these cells with this label on this machine "
-                        "is in the database; starting one\n",
-                (long long)r->id);
+    if (!round) {
+        memcpy(r->first, r->uuid, sizeof r->first);
+        r->label = r->options->label || r->options->rounds == 1
+                       ? r->options->label
+                       : mp_arena_printf(r->arena, "rounds-%.8s", r->first);
+        info.label = r->label;
     }
     return r->id ? MP_OK : mp_store_begin_run(r->store, &info, &r->id, err);
 }
 
-static mp_code run_cells(mp_run *r, mp_error *err)
+/* Every other round goes backwards, so that a slow drift of the machine's speed cancels. */
+static mp_code run_cells(mp_run *r, int round, mp_error *err)
 {
-    r->reports = mp_arena_alloc(r->arena, (size_t)r->plan.count, sizeof *r->reports);
     for (int i = 0; i < r->plan.count; i++) {
-        if (run_cell(r, i, err))
+        if (run_cell(r, round, round % 2 ? r->plan.count - 1 - i : i, err))
             return err->code;
         if (mp_interrupted()) {
             r->trouble = "interrupted";
             return MP_OK;
         }
     }
-    return mp_store_end_run(r->store, r->id, r->exit_status, err);
+    return mp_store_end_run(r->store, r->id, r->round_status, err);
+}
+
+/* The first round has begun. */
+static mp_code run_rounds(mp_run *r, mp_error *err)
+{
+    const int rounds = r->options->rounds;
+
+    r->reports =
+        mp_arena_alloc(r->arena, (size_t)r->plan.count * (size_t)rounds, sizeof *r->reports);
+    for (int i = 0; i < rounds && !r->trouble; i++)
+        if ((i && begin_run(r, i, err)) || run_cells(r, i, err))
+            return err->code;
+    return MP_OK;
+}
+
+/* In the report, the rounds of a cell stand together. */
+static int by_cell(const void *x, const void *y)
+{
+    const mp_cell_report *a = x, *b = y;
+
+    return a->cell == b->cell ? a->round - b->round : a->cell < b->cell ? -1 : 1;
 }
 
 static void close_trace(mp_run *r, mp_error *err)
@@ -387,6 +438,8 @@ static void close_trace(mp_run *r, mp_error *err)
 
 static void report(mp_run *r, mp_error *err)
 {
+    if (r->report_count)
+        qsort(r->reports, (size_t)r->report_count, sizeof *r->reports, by_cell);
     if (r->options->junit)
         mp_report_junit(r, r->options->junit, err);
     if (err->code && !r->trouble) {
@@ -398,6 +451,7 @@ static void report(mp_run *r, mp_error *err)
         fprintf(stderr, "mpbench run: %s; what is on record is kept. Go on with: %s%s\n",
                 r->trouble, r->options->command, r->options->resume ? "" : " --resume");
     }
+    mp_run_compare(r);
     if (!strcmp(r->options->format, "json"))
         mp_report_json(r);
     else
@@ -536,6 +590,8 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     plan.check = engine->check;
     if (mp_plan_make(a, &plan, &r.plan, &err) || check_references(&r, &err))
         return refuse(&err, err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE);
+    if (mp_run_against(&r, db, &err))
+        return refuse(&err, status_of(err.code));
     if (o->dry_run)
         return dry_run(&r, engine);
     r.git = mp_environment_ask_git();
@@ -544,11 +600,11 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
         hash_checkpoints(&r, &err) || open_views(&r, &err) || open_engines(&r, engine, &err) ||
-        stop_if_interrupted(&err) || begin_run(&r, &err)) {
+        stop_if_interrupted(&err) || begin_run(&r, 0, &err)) {
         close_all(&r);
         return refuse(&err, status_of(err.code));
     }
-    run_cells(&r, &err);
+    run_rounds(&r, &err);
     close_trace(&r, &err);
     report(&r, &err);
     close_all(&r);

@@ -16,11 +16,12 @@ typedef struct mp_expectation {
     const char *error, *status, *outcome; /* NULL: not asked for */
 } mp_expectation;
 
-/* One limit under `budgets`. */
+/* The limits of one metric under `budgets`; NaN: no such limit. */
 typedef struct mp_budget {
     const char *name; /* "latent_rel_l2" */
-    double limit;
-    bool at_least; /* psnr_db and ssim: more is better */
+    double absolute;
+    double relative; /* how much worse than the baseline's: 0.05 is 5 % */
+    bool at_least;   /* psnr_db and ssim: more is better */
 } mp_budget;
 
 enum { MP_BUDGETS = 8 };

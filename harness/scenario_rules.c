@@ -1,5 +1,6 @@
 #include "harness/scenario_rules.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "harness/scenario_schema.h"
@@ -85,17 +86,56 @@ mp_code mp_scenario_expect(mp_arena *a, const mp_yaml *root, mp_scenario *out, m
     return MP_OK;
 }
 
+/* "5%" is 0.05.  A bare 5 would be 500 %, and more likely a mistake that lets everything pass. */
+static bool read_share(mp_arena *a, const mp_yaml *node, double *out)
+{
+    const size_t n = node->kind == MP_YAML_SCALAR ? strlen(node->text) : 0;
+
+    if (!n || node->text[n - 1] != '%')
+        return mp_yaml_number(node, out) && *out >= 0 && *out <= 1;
+    const mp_yaml number = {.kind = MP_YAML_SCALAR, .text = mp_arena_strndup(a, node->text, n - 1)};
+    if (!mp_yaml_number(&number, out) || *out < 0)
+        return false;
+    *out /= 100;
+    return true;
+}
+
+static bool read_limit(const mp_yaml *node, double *out)
+{
+    return mp_yaml_number(node, out) && *out >= 0;
+}
+
+static mp_code read_limits(mp_arena *a, const mp_yaml *map, mp_budget *b, mp_error *err)
+{
+    const mp_yaml *absolute = mp_yaml_get(map, "absolute");
+    const mp_yaml *relative = mp_yaml_get(map, "relative");
+
+    if (mp_schema_check(map, "budgets[]", err))
+        return err->code;
+    if (!mp_yaml_is_null(absolute) && !read_limit(absolute, &b->absolute))
+        return mp_schema_wrong(a, map, "budgets[]", "absolute", err);
+    if (!mp_yaml_is_null(relative) && !read_share(a, relative, &b->relative))
+        return mp_schema_wrong(a, map, "budgets[]", "relative", err);
+    return MP_OK;
+}
+
 mp_code mp_scenario_budgets(mp_arena *a, const mp_yaml *root, mp_scenario *out, mp_error *err)
 {
     const mp_section s = mp_section_open(a, root, "budgets", err);
 
     for (int i = 0; s.map && !err->code && i < s.map->count; i++) {
         const char *name = s.map->keys[i]->text;
-        mp_budget b = {.name = name};
-        if (mp_yaml_is_null(s.map->items[i]))
+        const mp_yaml *node = s.map->items[i];
+        mp_budget b = {.name = name, .absolute = NAN, .relative = NAN};
+        if (mp_yaml_is_null(node))
             continue;
-        if (!mp_yaml_number(s.map->items[i], &b.limit) || b.limit < 0)
-            return mp_schema_wrong(a, s.map, "budgets", name, err);
+        if (node->kind == MP_YAML_MAP)
+            read_limits(a, node, &b, err);
+        else if (!read_limit(node, &b.absolute))
+            mp_schema_wrong(a, s.map, "budgets", name, err);
+        if (!err->code && isnan(b.absolute) && isnan(b.relative))
+            mp_yaml_fail(err, s.map->keys[i],
+                         "key 'budgets.%s': limits nothing; expected absolute or relative", name);
         b.at_least = !strcmp(name, "psnr_db") || !strcmp(name, "ssim");
         out->budgets[out->budget_count++] = b;
     }

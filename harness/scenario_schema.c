@@ -4,8 +4,9 @@
 
 #include "pipelines/common/file.h"
 
-#define DTYPE "a dtype: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2"
-#define LIMIT "a number, 0 or larger"
+#define DTYPE  "a dtype: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2"
+#define NUMBER "a number, 0 or larger"
+#define LIMIT  NUMBER ", or a map such as {absolute: 2.5, relative: 5%}"
 
 static const mp_schema_key keys[] = {
     {"", "name", "letters, digits, '-', '_' and '.', at most 80", false},
@@ -53,6 +54,8 @@ static const mp_schema_key keys[] = {
     {"budgets", "seam", LIMIT, false},
     {"budgets", "peak_mib", LIMIT, false},
     {"budgets", "seconds", LIMIT, false},
+    {"budgets[]", "absolute", NUMBER, false},
+    {"budgets[]", "relative", "a number from 0 to 1, or a percentage such as 5%", false},
 };
 
 enum { KEYS = (int)(sizeof keys / sizeof *keys) };

@@ -168,6 +168,22 @@ int mp_compare_exit(const mp_compare_report *r)
     return r->total[MP_TOO_FEW] || r->total[MP_INCOMPARABLE] ? 4 : 0;
 }
 
+static void tell_counts(const mp_compare_report *r, char out[MP_COMPARE_SUMMARY])
+{
+    const int *n = r->total;
+    char others[4 * MP_COMPARE_MOST] = "";
+
+    for (int i = 1; i < r->operand_count; i++)
+        snprintf(others + strlen(others), sizeof others - strlen(others), "%s%c", i > 1 ? ", " : "",
+                 mp_operand_letter(i));
+    snprintf(
+        out, MP_COMPARE_SUMMARY,
+        "%s against A: %d better, %d worse, %d the same, %d within noise, %d not to be told; %d "
+        "newly failing, %d fixed",
+        others, n[MP_BETTER], n[MP_WORSE], n[MP_SAME], n[MP_NOISE],
+        n[MP_TOO_FEW] + n[MP_INCOMPARABLE], r->newly_failing, r->fixed);
+}
+
 void mp_compare_verdict(const mp_compare_report *r, char *out, size_t size)
 {
     const int *n = r->total, status = mp_compare_exit(r);
@@ -179,16 +195,10 @@ void mp_compare_verdict(const mp_compare_report *r, char *out, size_t size)
                        : n[MP_BETTER]                ? "BETTER"
                        : unknown                     ? "INCONCLUSIVE"
                                                      : "SAME";
-    char others[4 * MP_COMPARE_MOST] = "";
+    char counts[MP_COMPARE_SUMMARY];
 
-    for (int i = 1; i < r->operand_count; i++)
-        snprintf(others + strlen(others), sizeof others - strlen(others), "%s%c", i > 1 ? ", " : "",
-                 mp_operand_letter(i));
-    snprintf(out, size,
-             "%s exit=%d (%s against A: %d better, %d worse, %d the same, %d within noise, %d not "
-             "to be told; %d newly failing, %d fixed)",
-             word, status, others, n[MP_BETTER], n[MP_WORSE], n[MP_SAME], n[MP_NOISE], unknown,
-             r->newly_failing, r->fixed);
+    tell_counts(r, counts);
+    snprintf(out, size, "%s exit=%d (%s)", word, status, counts);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -269,6 +279,8 @@ mp_code mp_compare(mp_store *s, const mp_compare_options *o, FILE *to, int *exit
     if (!mp_db_begin_reading(s, err)) {
         if (!load(r, err) && !compare(r, err) && !print(r, to, err))
             *exit_status = mp_compare_exit(r);
+        if (o->summary && !err->code)
+            tell_counts(r, o->summary);
         mp_db_end_reading(s);
     }
     free_report(r);

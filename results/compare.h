@@ -7,6 +7,7 @@
 #include "results/query.h"
 
 enum { MP_COMPARE_MOST = 8 }; /* operands: more columns fit no screen */
+enum { MP_COMPARE_SUMMARY = 300 };
 
 typedef struct mp_compare_options {
     const char *a, *b;       /* a dtype, a label, a run id or uuid, or KEY=VAL[,KEY=VAL] */
@@ -16,6 +17,8 @@ typedef struct mp_compare_options {
     bool fail_on_worse;
     bool pareto; /* with a table of drift, time, memory and failures: who is dominated by whom */
     mp_format format;
+    char *summary; /* MP_COMPARE_SUMMARY bytes that take "B against A: 2 better ...": the caller has
+                      a last line of its own.  NULL: the verdict is printed */
 } mp_compare_options;
 
 /* Prints values, ratio and verdict for each scenario and pool of cells that differ in nothing but

@@ -554,6 +554,8 @@ mp_code mp_compare_people(const mp_compare_report *r, FILE *to, mp_error *err)
     if (r->options->pareto)
         mp_pareto_print(r, to);
     print_notes(r, to);
+    if (r->options->summary)
+        return MP_OK;
     mp_compare_verdict(r, verdict, sizeof verdict);
     fprintf(to, "\nverdict: %s\n", verdict);
     return MP_OK;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/core/memory.h"
+#include "results/table.h"
 
 static mp_code no_memory(mp_error *err)
 {
@@ -21,7 +22,7 @@ bool mp_selection_has_key(const mp_selection *s, const char *key)
 static bool names_a_run(const mp_selection *s)
 {
     return mp_selection_has_key(s, "label") || mp_selection_has_key(s, "run") ||
-           mp_selection_has_key(s, "uuid");
+           mp_selection_has_key(s, "uuid") || mp_selection_has_key(s, "rounds");
 }
 
 /* strict: only what both selectors name may differ. */

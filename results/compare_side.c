@@ -10,9 +10,15 @@
 /* Keys of a run or cell that are no settings, and their column. */
 static const struct {
     const char *key, *column;
-} columns[] = {{"run", "run.id"},        {"uuid", "run.uuid"},     {"label", "run.label"},
-               {"engine", "run.engine"}, {"device", "run.device"}, {"scenario", "cell.scenario"},
-               {"status", "cell.status"}};
+} columns[] = {{"run", "run.id"},
+               {"uuid", "run.uuid"},
+               {"label", "run.label"},
+               {"engine", "run.engine"},
+               {"device", "run.device"},
+               {"scenario", "cell.scenario"},
+               {"status", "cell.status"},
+               {"rounds", "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = "
+                          "'rounds')"}}; /* of `run --rounds`: the first one's UUID */
 
 static const char *column_of(const char *key)
 {
@@ -460,32 +466,6 @@ const char *mp_candidate_setting(const mp_candidate *c, const char *key)
 
 /* ---- what there is, for a message ----------------------------------------------------------- */
 
-void mp_append_plain(char *out, size_t size, const char *before, const char *text)
-{
-    char cut[64];
-    const size_t n = strlen(out);
-
-    snprintf(cut, sizeof cut, "%s", text);
-    char *plain = mp_plain_text(cut);
-    snprintf(out + n, size - n, "%s%s", before, plain ? plain : "(no memory)");
-    mp_free(plain);
-}
-
-/* The first column of all rows; key is bound where there is a parameter. */
-static void list_values(mp_store *s, const char *sql, const char *key, char *out, size_t size)
-{
-    sqlite3_stmt *q = NULL;
-    mp_error quiet = {0};
-    bool row = true;
-
-    out[0] = '\0';
-    if (!mp_db_prepare(s, sql, &q, &quiet) &&
-        (!sqlite3_bind_parameter_count(q) || !mp_db_bind(s, q, &quiet, "t", key)))
-        while (!mp_db_step(s, q, &row, &quiet) && row)
-            mp_append_plain(out, size, *out ? ", " : "", mp_db_text(q, 0));
-    sqlite3_finalize(q);
-}
-
 static void list_known(mp_store *s, const char *key, char *out, size_t size)
 {
     const char *column = column_of(key);
@@ -500,7 +480,7 @@ static void list_known(mp_store *s, const char *key, char *out, size_t size)
         snprintf(sql, sizeof sql,
                  "SELECT DISTINCT value FROM cell_setting t JOIN cell ON cell.id = t.cell WHERE "
                  "t.key = ? AND " FINISHED " ORDER BY value LIMIT 20");
-    list_values(s, sql, key, out, size);
+    mp_db_list(s, sql, key, out, size);
 }
 
 static bool matches(mp_store *s, const mp_condition *c)
@@ -520,8 +500,8 @@ static mp_code unknown_key(mp_store *s, const char *key, mp_error *err)
 {
     char there[800];
 
-    list_values(s, "SELECT DISTINCT key FROM cell_setting ORDER BY key LIMIT 40", NULL, there,
-                sizeof there);
+    mp_db_list(s, "SELECT DISTINCT key FROM cell_setting ORDER BY key LIMIT 40", NULL, there,
+               sizeof there);
     if (!*there)
         return mp_error_set(err, MP_EMISSING,
                             "%s: holds no finished cell; record something with `mpbench run` first",

@@ -57,7 +57,5 @@ void mp_side_free(mp_side *side);
 bool mp_selector_names(const mp_selector *s, const char *key);
 /* NULL: the cell has no such setting. */
 const char *mp_candidate_setting(const mp_candidate *c, const char *key);
-/* Adds a text of the database to a message, short and fit for a terminal. */
-void mp_append_plain(char *out, size_t size, const char *before, const char *text);
 
 #endif

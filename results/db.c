@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "results/table.h"
+
 /* What to do about a failure, by SQLite's primary result code. */
 static const char *remedy(int code)
 {
@@ -92,6 +94,20 @@ mp_code mp_db_begin_reading(mp_store *s, mp_error *err)
 void mp_db_end_reading(mp_store *s)
 {
     sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+void mp_db_list(mp_store *s, const char *sql, const char *key, char *out, size_t size)
+{
+    sqlite3_stmt *q = NULL;
+    mp_error quiet = {0};
+    bool row = true;
+
+    out[0] = '\0';
+    if (!mp_db_prepare(s, sql, &q, &quiet) &&
+        (!sqlite3_bind_parameter_count(q) || !mp_db_bind(s, q, &quiet, "t", key)))
+        while (!mp_db_step(s, q, &row, &quiet) && row)
+            mp_append_plain(out, size, *out ? ", " : "", mp_db_text(q, 0));
+    sqlite3_finalize(q);
 }
 
 const char *mp_db_text(sqlite3_stmt *q, int column)

@@ -267,6 +267,8 @@ static const struct {
     int since; /* the version of the schema that has its table */
 } parts[] = {
     {"settings", "SELECT key, value FROM cell_setting WHERE cell = ? ORDER BY key", 1},
+    {"limits", "SELECT metric, kind, value FROM cell_limit WHERE cell = ? ORDER BY metric, kind",
+     5},
     {"samples", "SELECT stage, repeat, seconds FROM sample WHERE cell = ? ORDER BY stage, repeat",
      1},
     {"metrics",

@@ -94,8 +94,10 @@ mp_code mp_store_end_run(mp_store *s, int64_t run, int exit_status, mp_error *er
 
     if (begin(s, err))
         return err->code;
-    if (!mp_db_prepare(s, "UPDATE run SET ended = " NOW ", exit_status = ? WHERE id = ?", &q,
-                       err) &&
+    if (!mp_db_prepare(s,
+                       "UPDATE run SET ended = " NOW ", exit_status = ? WHERE id = ? AND ended "
+                       "IS NULL",
+                       &q, err) &&
         !mp_db_bind(s, q, err, "ii", (int64_t)exit_status, run))
         put(s, q, err);
     sqlite3_finalize(q);
@@ -116,7 +118,8 @@ static mp_code mark_interrupted(mp_store *s, int64_t run, mp_error *err)
     return err->code;
 }
 
-mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err)
+mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, char uuid[37],
+                            mp_error *err)
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
@@ -124,14 +127,18 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, m
     *out = 0;
     if (begin(s, err))
         return err->code;
-    if (!mp_db_prepare(s,
-                       "SELECT id FROM run WHERE plan = ? AND label IS ? AND engine = ? AND device "
-                       "= ? AND fingerprint = ? ORDER BY id DESC LIMIT 1",
-                       &q, err) &&
+    if (!mp_db_prepare(
+            s,
+            "SELECT id, uuid FROM run WHERE plan = ?1 AND (label IS ?2 OR (?2 IS NULL AND "
+            "label = 'rounds-' || substr(uuid, 1, 8))) AND engine = ?3 AND device = ?4 "
+            "AND fingerprint = ?5 ORDER BY id DESC LIMIT 1",
+            &q, err) &&
         !mp_db_bind(s, q, err, "ttttt", run->plan, run->label, run->engine, run->device,
                     run->fingerprint))
         mp_db_step(s, q, &row, err);
     const int64_t id = row ? sqlite3_column_int64(q, 0) : 0;
+    if (row)
+        snprintf(uuid, 37, "%s", mp_db_text(q, 1));
     sqlite3_finalize(q);
     if (!err->code && id)
         mark_interrupted(s, id, err);
@@ -141,6 +148,20 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, m
 }
 
 /* ---- cells ---------------------------------------------------------------------------------- */
+
+static mp_code put_limits(mp_store *s, int64_t cell, const mp_cell_info *info, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+
+    mp_db_prepare(s, "INSERT INTO cell_limit VALUES (?, ?, ?, ?)", &q, err);
+    for (int i = 0; i < info->limit_count && !err->code; i++) {
+        const mp_limit_row *l = &info->limits[i];
+        if (!mp_db_bind(s, q, err, "ittd", cell, l->metric, l->kind, l->value))
+            put(s, q, err);
+    }
+    sqlite3_finalize(q);
+    return err->code;
+}
 
 mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, int64_t *out,
                             mp_error *err)
@@ -159,9 +180,9 @@ mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, 
         put(s, q, err);
     sqlite3_finalize(q);
     const int64_t id = sqlite3_last_insert_rowid(s->db);
-    if (!err->code)
-        put_pairs(s, "INSERT INTO cell_setting VALUES (?, ?, ?)", id, cell->settings,
-                  cell->setting_count, err);
+    if (!err->code && !put_pairs(s, "INSERT INTO cell_setting VALUES (?, ?, ?)", id, cell->settings,
+                                 cell->setting_count, err))
+        put_limits(s, id, cell, err);
     if (!announced(s, err))
         *out = id;
     return err->code;

@@ -52,6 +52,13 @@ typedef struct mp_run_info {
     int environment_count;
 } mp_run_info;
 
+/* A limit of the scenario's budgets. */
+typedef struct mp_limit_row {
+    const char *metric; /* "seconds" */
+    const char *kind;   /* absolute | relative */
+    double value;       /* relative: how much worse than the baseline's, 0.05 is 5 % */
+} mp_limit_row;
+
 typedef struct mp_cell_info {
     const char *key;           /* stable id: "sana-tiled/precision.default=bf16,tiling=32x32" */
     const char *scenario;      /* name */
@@ -61,6 +68,8 @@ typedef struct mp_cell_info {
     const mp_pair *settings; /* every resolved setting, dotted: precision.default, tiling,
                                 inputs.seed, matrix values too; what compare selects and pairs by */
     int setting_count;
+    const mp_limit_row *limits;
+    int limit_count;
 } mp_cell_info;
 
 typedef struct mp_metric_row {
@@ -146,6 +155,7 @@ typedef struct mp_cell_result {
 } mp_cell_result;
 
 mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);
+/* The first end of a run stays. */
 mp_code mp_store_end_run(mp_store *s, int64_t run, int exit_status, mp_error *err);
 mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, int64_t *out,
                             mp_error *err);
@@ -153,8 +163,10 @@ mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *re
                              mp_error *err);
 
 /* --resume: the newest run of the same plan, label, engine, device and fingerprint; *out 0: none.
- * Its cells that were running when it died are marked 'interrupted'. */
-mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, mp_error *err);
+ * Without a label, one that `run --rounds` made of its UUID is meant, too.  Its cells that were
+ * running when it died are marked 'interrupted'. */
+mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, char uuid[37],
+                            mp_error *err);
 
 /* What is on record of a cell of a run: its newest row that is neither running nor interrupted. */
 typedef struct mp_cell_record {

@@ -140,6 +140,17 @@ char *mp_plain_text(const char *text)
     return out;
 }
 
+void mp_append_plain(char *out, size_t size, const char *before, const char *text)
+{
+    char cut[64];
+    const size_t n = strlen(out);
+
+    snprintf(cut, sizeof cut, "%s", text);
+    char *plain = mp_plain_text(cut);
+    snprintf(out + n, size - n, "%s%s", before, plain ? plain : "(no memory)");
+    mp_free(plain);
+}
+
 void mp_print_markdown(FILE *to, const char *text)
 {
     uint32_t code;

@@ -31,6 +31,8 @@ int mp_plain_bytes(const char *text);
 void mp_print_plain(FILE *to, const char *text, int indent);
 /* The same as a string (mp_free); NULL: no memory. */
 char *mp_plain_text(const char *text);
+/* Adds it to a message, cut to a few words. */
+void mp_append_plain(char *out, size_t size, const char *before, const char *text);
 /* A field of CSV, RFC 4180.  A formula gets an apostrophe in front; of controls only newlines stay.
  */
 void mp_print_csv(FILE *to, const char *text);

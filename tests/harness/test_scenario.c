@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <jansson.h>
+#include <math.h>
 
 #include "harness/plan.h"
 #include "harness/scenario_inputs.h"
@@ -758,17 +759,75 @@ static void test_budgets__are_limits_and_know_which_way_is_better(void **state)
     (void)state;
     assert_int_equal(s.budget_count, 7);
     assert_string_equal(s.budgets[0].name, "latent_rel_l2");
-    assert_true(s.budgets[0].limit == 0.02 && !s.budgets[0].at_least);
-    for (int i = 0; i < 7; i++)
+    assert_true(s.budgets[0].absolute == 0.02 && !s.budgets[0].at_least);
+    for (int i = 0; i < 7; i++) {
         assert_int_equal(s.budgets[i].at_least, !strcmp(s.budgets[i].name, "psnr_db") ||
                                                     !strcmp(s.budgets[i].name, "ssim"));
+        assert_true(isnan(s.budgets[i].relative));
+    }
     assert_int_equal(good("budgets: {psnr_db: }").budget_count, 0);
     assert_int_equal(good("budgets:").budget_count, 0);
     bad("budgets: {seconds: -1}",
-        "5:11: key 'budgets.seconds': found \"-1\", expected a number, 0 or larger");
+        "5:11: key 'budgets.seconds': found \"-1\", expected a number, 0 or larger, or a map such as "
+        "{absolute: 2.5, relative: 5%}");
     bad("budgets: {seconds: 1h}",
-        "5:11: key 'budgets.seconds': found \"1h\", expected a number, 0 or larger");
+        "5:11: key 'budgets.seconds': found \"1h\", expected a number, 0 or larger, or a map such as "
+        "{absolute: 2.5, relative: 5%}");
     bad("budgets: [1]", "5:1: key 'budgets': found a list of 1, expected a map of limits");
+}
+
+static void test_budgets__may_be_relative_to_a_baseline(void **state)
+{
+    static const struct {
+        const char *text;
+        double relative;
+    } shares[] = {{"5%", 0.05}, {"'5%'", 0.05}, {"0.02", 0.02}, {"0", 0},
+                  {"1", 1},     {"300%", 3},    {"0.5%", 0.005}};
+    mp_scenario s =
+        good("budgets: {seconds: {absolute: 2.5, relative: 5%}, psnr_db: {relative: 1%}, "
+             "ssim: {absolute: 0.9, relative: }}");
+
+    (void)state;
+    assert_int_equal(s.budget_count, 3);
+    assert_true(s.budgets[0].absolute == 2.5 && s.budgets[0].relative == 0.05);
+    assert_true(isnan(s.budgets[1].absolute) && s.budgets[1].relative == 0.01);
+    assert_true(s.budgets[1].at_least);
+    assert_true(s.budgets[2].absolute == 0.9 && isnan(s.budgets[2].relative));
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
+        s = good(mp_arena_printf(arena, "budgets: {seconds: {relative: %s}}", shares[i].text));
+        assert_true(s.budgets[0].relative == shares[i].relative);
+    }
+}
+
+static void test_budgets__say_what_a_limit_may_be(void **state)
+{
+    static const char *const shares[] = {"5", "-1%", "-0.1", "1.01", "e%", "5 %", "x%", "1e999%"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++)
+        bad(mp_arena_printf(arena, "budgets: {seconds: {relative: %s}}", shares[i]),
+            mp_arena_printf(
+                arena,
+                "5:21: key 'budgets[].relative': found \"%s\", expected a number from 0 "
+                "to 1, or a percentage such as 5%%",
+                shares[i]));
+    bad("budgets: {seconds: {absolute: -1}}",
+        "5:21: key 'budgets[].absolute': found \"-1\", expected a number, 0 or larger");
+    bad("budgets: {seconds: {absolute: 5%}}",
+        "5:21: key 'budgets[].absolute': found \"5%\", expected a number, 0 or larger");
+    bad("budgets: {seconds: {relativ: 5%}}",
+        "5:21: unknown key 'relativ' in budgets[]; did you mean 'relative'?; expected one of: "
+        "absolute, relative");
+    bad("budgets: {seconds: {}}",
+        "5:11: key 'budgets.seconds': limits nothing; expected absolute or relative");
+    bad("budgets: {seconds: {relative: }}",
+        "5:11: key 'budgets.seconds': limits nothing; expected absolute or relative");
+    bad("budgets: {seconds: [5%]}", "5:11: key 'budgets.seconds': found a list of 1, expected a "
+                                    "number, 0 or larger, or a map such as {absolute: 2.5, "
+                                    "relative: 5%}");
+    bad("reference: off\nbudgets: {psnr_db: {relative: 5%}}",
+        "6:11: key 'budgets.psnr_db' needs a reference, and 'reference' is off; give a dtype there, or "
+        "drop the budget");
 }
 
 static void test_budgets__that_need_a_reference_are_refused_without_one(void **state)
@@ -1005,12 +1064,12 @@ static json_t *at(json_t *node, const char *path)
 static json_t *properties_of(json_t *schema, const char *section)
 {
     char path[128];
-    static const char *const names[][2] = {{"overrides[]", "override"},
-                                           {"expect[]", "expectation"}};
+    static const char *const names[][2] = {
+        {"overrides[]", "override"}, {"expect[]", "expectation"}, {"budgets[]", "limits"}};
 
     if (!*section)
         return at(schema, "properties");
-    for (int i = 0; i < 2; i++)
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(section, names[i][0]))
             section = names[i][1];
     snprintf(path, sizeof path, "$defs/%s/properties", section);
@@ -1019,8 +1078,8 @@ static json_t *properties_of(json_t *schema, const char *section)
 
 static void test_schema__names_every_key_and_no_other(void **state)
 {
-    static const char *const sections[] = {"",       "precision", "overrides[]",
-                                           "tiling", "expect[]",  "budgets"};
+    static const char *const sections[] = {"",         "precision", "overrides[]", "tiling",
+                                           "expect[]", "budgets",   "budgets[]"};
     json_t *schema = open_schema();
     int listed = 0;
 
@@ -1248,6 +1307,8 @@ int main(void)
         cmocka_unit_test(test_expect__entries_keep_their_order),
         cmocka_unit_test(test_expect__what_can_never_be_is_refused),
         cmocka_unit_test(test_budgets__are_limits_and_know_which_way_is_better),
+        cmocka_unit_test(test_budgets__may_be_relative_to_a_baseline),
+        cmocka_unit_test(test_budgets__say_what_a_limit_may_be),
         cmocka_unit_test(test_budgets__that_need_a_reference_are_refused_without_one),
         cmocka_unit_test(test_settings__are_complete_and_in_a_fixed_order),
         cmocka_unit_test(test_matches__by_meaning_in_any_spelling),

@@ -33,6 +33,7 @@ static const mp_run_info first_run = {.uuid = "11111111-2222-4333-8444-555555555
 
 static const mp_pair settings[] = {{"inputs.prompt", "a fox,\n\"red\""},
                                    {"precision.default", "bf16"}};
+static const mp_limit_row limits[] = {{"seconds", "relative", 0.05}};
 
 static int64_t begin(int64_t run, const char *key)
 {
@@ -44,7 +45,9 @@ static int64_t begin(int64_t run, const char *key)
                                .checkpoint_hash = "c",
                                .repro = "mpbench run sana.yaml --only precision.default=bf16",
                                .settings = settings,
-                               .setting_count = 2};
+                               .setting_count = 2,
+                               .limits = limits,
+                               .limit_count = 1};
     mp_error err = {0};
     int64_t id = 0;
 
@@ -359,6 +362,10 @@ static void test_show__holds_everything_in_json(void **state)
     assert_string_equal(word(action, "to"), "fp16");
     assert_int_equal(whole(action, "count"), 2);
     assert_int_equal(whole(action, "elements"), 64);
+    const json_t *budget = json_array_get(json_object_get(all, "limits"), 0);
+    assert_string_equal(word(budget, "metric"), "seconds");
+    assert_string_equal(word(budget, "kind"), "relative");
+    assert_true(json_real_value(json_object_get(budget, "value")) == 0.05);
     const json_t *setting = json_array_get(json_object_get(all, "settings"), 0);
     assert_string_equal(word(setting, "value"), "a fox,\n\"red\"");
     const json_t *cpu = json_array_get(json_object_get(all, "environment"), 0);

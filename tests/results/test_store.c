@@ -195,6 +195,8 @@ static void test_store__keeps_a_run_with_its_environment(void **state)
 
     assert_sql(path, "SELECT ended IS NULL AND exit_status IS NULL FROM run", "1");
     assert_int_equal(mp_store_end_run(s, run, 3, &err), MP_OK);
+    assert_int_equal(mp_store_end_run(s, run, 0, &err), MP_OK); /* the first end stays */
+    assert_sql(path, "SELECT exit_status FROM run", "3");
     mp_store_close(s);
     assert_sql(path, "SELECT uuid || '|' || label || '|' || engine || '|' || device FROM run",
                "11111111-2222-4333-8444-555555555555|before|native|cpu");
@@ -540,6 +542,7 @@ static void test_store__survives_a_kill_and_resumes_the_run(void **state)
     const pid_t child = fork();
     mp_error err = {0};
     int64_t run = 0;
+    char uuid[37];
     int status;
 
     if (!child)
@@ -550,7 +553,7 @@ static void test_store__survives_a_kill_and_resumes_the_run(void **state)
     assert_sql(path, "SELECT group_concat(status) FROM cell", "ok,running");
 
     mp_store *s = open_store(path, MP_STORE_WRITE);
-    assert_int_equal(mp_store_resume_run(s, &a_run, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &a_run, &run, uuid, &err), MP_OK);
     assert_int_equal(run, 1);
     mp_store_close(s);
     assert_sql(path, "SELECT group_concat(status) FROM cell", "ok,interrupted");
@@ -565,6 +568,7 @@ static void test_store__resumes_only_the_same_run_and_the_newest(void **state)
     mp_run_info second = a_run, unnamed = a_run, other[5] = {a_run, a_run, a_run, a_run, a_run};
     mp_error err = {0};
     int64_t run = 0;
+    char uuid[37];
 
     begin_run(s, &a_run);
     second.uuid = "2";
@@ -576,20 +580,65 @@ static void test_store__resumes_only_the_same_run_and_the_newest(void **state)
     other[4].fingerprint = "other";
     begin_cell(s, newest, &a_cell);
     for (int i = 0; i < 5; i++) {
-        assert_int_equal(mp_store_resume_run(s, &other[i], &run, &err), MP_OK);
+        assert_int_equal(mp_store_resume_run(s, &other[i], &run, uuid, &err), MP_OK);
         assert_int_equal(run, 0);
     }
     unnamed.label = NULL;
     unnamed.uuid = "3";
-    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, uuid, &err), MP_OK);
     assert_int_equal(run, 0);
     assert_sql(path, "SELECT status FROM cell", "running");
-    assert_int_equal(mp_store_resume_run(s, &a_run, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &a_run, &run, uuid, &err), MP_OK);
     assert_int_equal(run, newest);
     const int64_t plain = begin_run(s, &unnamed);
-    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, &err), MP_OK);
+    assert_int_equal(mp_store_resume_run(s, &unnamed, &run, uuid, &err), MP_OK);
     assert_int_equal(run, plain);
+    assert_string_equal(uuid, "3");
     mp_store_close(s);
+}
+
+static void test_store__resumes_rounds_whose_label_was_made(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("rounds.db");
+    mp_store *s = open_store(path, MP_STORE_WRITE);
+    mp_run_info run = a_run, asked = a_run;
+    mp_error err = {0};
+    int64_t id = 0;
+    char uuid[37];
+
+    run.label = "rounds-22222222"; /* another's */
+    begin_run(s, &run);
+    asked.label = NULL;
+    assert_int_equal(mp_store_resume_run(s, &asked, &id, uuid, &err), MP_OK);
+    assert_int_equal(id, 0);
+    run.uuid = "22222222-2222-4333-8444-555555555555";
+    const int64_t made = begin_run(s, &run);
+    assert_int_equal(mp_store_resume_run(s, &asked, &id, uuid, &err), MP_OK);
+    assert_int_equal(id, made);
+    assert_string_equal(uuid, run.uuid);
+    asked.label = "before";
+    assert_int_equal(mp_store_resume_run(s, &asked, &id, uuid, &err), MP_OK);
+    assert_int_equal(id, 0);
+    mp_store_close(s);
+}
+
+static void test_store__keeps_the_limits_of_a_cell_from_its_beginning(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("limits.db");
+    mp_store *s = open_store(path, MP_STORE_WRITE);
+    const mp_limit_row limits[] = {{"seconds", "absolute", 2.5}, {"seconds", "relative", 0.05}};
+    mp_cell_info cell = a_cell;
+
+    cell.limits = limits;
+    cell.limit_count = 2;
+    begin_cell(s, begin_run(s, &a_run), &cell);
+    mp_store_close(s);
+    assert_sql(path,
+               "SELECT group_concat(cell || metric || kind || value) FROM (SELECT * FROM "
+               "cell_limit ORDER BY kind)",
+               "1secondsabsolute2.5,1secondsrelative0.05");
 }
 
 /* ---- two at once ---------------------------------------------------------------------------- */
@@ -1068,6 +1117,8 @@ int main(void)
         cmocka_unit_test(test_store__finds_the_newest_finished_record_of_a_cell),
         cmocka_unit_test(test_store__survives_a_kill_and_resumes_the_run),
         cmocka_unit_test(test_store__resumes_only_the_same_run_and_the_newest),
+        cmocka_unit_test(test_store__resumes_rounds_whose_label_was_made),
+        cmocka_unit_test(test_store__keeps_the_limits_of_a_cell_from_its_beginning),
         cmocka_unit_test(test_store__takes_the_cells_of_two_writers_at_once),
         cmocka_unit_test(test_store__is_created_once_by_two_at_once),
         cmocka_unit_test(test_store__refuses_a_newer_schema),
