@@ -31,6 +31,9 @@ mp_code mp_db_begin_reading(mp_store *s, mp_error *err);
 void mp_db_end_reading(mp_store *s);
 /* MP_EDB with SQLite's own words, the file and what helps. */
 mp_code mp_db_fail(mp_store *s, mp_error *err);
+/* A metric's value: the one column, or what the other names for a number that SQLite cannot hold.
+ */
+double mp_db_number(sqlite3_stmt *q, int value, int nonfinite);
 /* Text of a column, "" for NULL; valid until the next step. */
 const char *mp_db_text(sqlite3_stmt *q, int column);
 
