@@ -1,6 +1,3 @@
-#include <errno.h>
-#include <stdlib.h>
-
 #include "harness/commands.h"
 #include "harness/options.h"
 #include "results/regressions.h"
@@ -9,10 +6,7 @@ static bool parse_ids(const mp_words *operands, int64_t *ids)
 {
     for (int i = 0; i < operands->count; i++) {
         const char *text = operands->items[i];
-        char *end;
-        errno = 0;
-        ids[i] = strtoll(text, &end, 10);
-        if (errno || !*text || *end || ids[i] <= 0) {
+        if (!mp_parse_id(text, &ids[i])) {
             fprintf(stderr,
                     "mpbench ack: '%.60s' is no finding's id, expected a number; `mpbench "
                     "regressions` shows the ids\n",

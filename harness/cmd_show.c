@@ -1,17 +1,10 @@
-#include <errno.h>
-#include <stdlib.h>
-
 #include "harness/commands.h"
 #include "harness/options.h"
 #include "results/query.h"
 
 static bool parse_id(const char *text, int64_t *id)
 {
-    char *end;
-
-    errno = 0;
-    *id = strtoll(text, &end, 10);
-    if (!errno && *text && !*end && *id > 0)
+    if (mp_parse_id(text, id))
         return true;
     fprintf(stderr,
             "mpbench show: '%.60s' is no cell id, expected a number; `mpbench list` shows "

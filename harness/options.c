@@ -187,3 +187,12 @@ bool mp_options_parse(mp_arena *a, const mp_usage *u, int argc, char **argv, mp_
     *status = MP_EXIT_OK;
     return true;
 }
+
+bool mp_parse_id(const char *text, int64_t *id)
+{
+    char *end;
+
+    errno = 0;
+    *id = strtoll(text, &end, 10);
+    return !errno && *text && !*end && *id > 0;
+}

@@ -3,6 +3,7 @@
 #define MP_HARNESS_OPTIONS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "harness/arena.h"
 
@@ -57,6 +58,9 @@ typedef struct mp_usage {
  * help or message is printed. */
 bool mp_options_parse(mp_arena *a, const mp_usage *u, int argc, char **argv, mp_words *operands,
                       int *status);
+
+/* The id of a row: a number above 0. */
+bool mp_parse_id(const char *text, int64_t *id);
 
 /* --db, MPBENCH_DB, or mpbench.db. */
 const char *mp_database_path(const char *option);

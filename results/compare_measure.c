@@ -169,14 +169,6 @@ static mp_code tell(endings *e, mp_error *err)
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
-static double number_of(sqlite3_stmt *q, int value, int nonfinite)
-{
-    if (sqlite3_column_type(q, value) != SQLITE_NULL)
-        return sqlite3_column_double(q, value);
-    const char *name = mp_db_text(q, nonfinite);
-    return !strcmp(name, "inf") ? INFINITY : !strcmp(name, "-inf") ? -INFINITY : NAN;
-}
-
 typedef struct summary {
     char metric[64], unit[16];
     double value;
@@ -209,7 +201,7 @@ static mp_code load_summaries(mp_measurer *m, int64_t cell, summaries *out, mp_e
         summary *s = &out->items[out->count++];
         snprintf(s->metric, sizeof s->metric, "%s", mp_db_text(q, 0));
         snprintf(s->unit, sizeof s->unit, "%s", mp_db_text(q, 1));
-        s->value = number_of(q, 2, 3);
+        s->value = mp_db_number(q, 2, 3);
     }
     return err->code;
 }

@@ -1,6 +1,7 @@
 #include "results/db.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "results/table.h"
 
@@ -115,4 +116,12 @@ const char *mp_db_text(sqlite3_stmt *q, int column)
     const char *text = (const char *)sqlite3_column_text(q, column);
 
     return text ? text : "";
+}
+
+double mp_db_number(sqlite3_stmt *q, int value, int nonfinite)
+{
+    if (sqlite3_column_type(q, value) != SQLITE_NULL)
+        return sqlite3_column_double(q, value);
+    const char *name = mp_db_text(q, nonfinite);
+    return !strcmp(name, "inf") ? INFINITY : !strcmp(name, "-inf") ? -INFINITY : NAN;
 }

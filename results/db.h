@@ -34,6 +34,9 @@ mp_code mp_db_fail(mp_store *s, mp_error *err);
 /* The first column of all rows, for a message: each short and fit for a terminal, as many as there
  * is room for.  key is bound where there is a parameter. */
 void mp_db_list(mp_store *s, const char *sql, const char *key, char *out, size_t size);
+/* A metric's value: the one column, or what the other names for a number that SQLite cannot hold.
+ */
+double mp_db_number(sqlite3_stmt *q, int value, int nonfinite);
 /* Text of a column, "" for NULL; valid until the next step. */
 const char *mp_db_text(sqlite3_stmt *q, int column);
 

@@ -1,6 +1,5 @@
 #include "results/history.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -362,7 +361,7 @@ static mp_code load_outputs(loader *l)
         if (next != at)
             mp_sha256_init(&hash);
         at = next;
-        for (int i = 1; row && i < 3; i++)
+        for (int i = 1; row && at >= 0 && i < 3; i++)
             mp_sha256_update(&hash, mp_db_text(q, i), strlen(mp_db_text(q, i)) + 1);
     }
     sqlite3_finalize(q);
@@ -428,14 +427,6 @@ static void add_point(loader *l, int32_t observation, const row_key *r, double v
     g->value[g->count++] = value;
 }
 
-static double number_of(sqlite3_stmt *q, int value, int nonfinite)
-{
-    if (sqlite3_column_type(q, value) != SQLITE_NULL)
-        return sqlite3_column_double(q, value);
-    const char *name = mp_db_text(q, nonfinite);
-    return !strcmp(name, "inf") ? INFINITY : !strcmp(name, "-inf") ? -INFINITY : NAN;
-}
-
 static mp_code load_metrics(loader *l)
 {
     static const char summaries[] =
@@ -457,7 +448,7 @@ static mp_code load_metrics(loader *l)
             add_point(l, at,
                       &(row_key){mp_db_text(q, 1), mp_db_text(q, 2), mp_db_text(q, 4),
                                  mp_db_text(q, 7), sqlite3_column_int(q, 3)},
-                      number_of(q, 5, 6));
+                      mp_db_number(q, 5, 6));
     }
     sqlite3_finalize(q);
     return l->err->code;

@@ -65,10 +65,10 @@ static int decode(const unsigned char *s, uint32_t *code)
 /* Bytes of the character at s when it may stand as it is, 0 when its first byte must be escaped. */
 static int plain_bytes(const unsigned char *s, uint32_t *code)
 {
-    static const range hidden[] = {{0x00, 0x1f},     {0x7f, 0x9f},      {0xad, 0xad},
-                                   {0x61c, 0x61c},   {0x180e, 0x180e},  {0x200b, 0x200f},
-                                   {0x2028, 0x202e}, {0x2060, 0x206f},  {0xfeff, 0xfeff},
-                                   {0xfff9, 0xfffb}, {0xe0000, 0xe007f}};
+    static const range hidden[] = {{0x00, 0x1f},     {0x7f, 0x9f},     {0xad, 0xad},
+                                   {0x61c, 0x61c},   {0x180e, 0x180e}, {0x200b, 0x200f},
+                                   {0x2028, 0x202e}, {0x2060, 0x206f}, {0xfeff, 0xfeff},
+                                   {0xfff9, 0xfffb}, {0xfffe, 0xffff}, {0xe0000, 0xe007f}};
     const int n = decode(s, code);
 
     return within(*code, hidden, sizeof hidden / sizeof *hidden) ? 0 : n;

@@ -32,10 +32,10 @@ static int sequence_length(unsigned char lead)
     return lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
-mp_plain_text mp_plain(const char *text)
+mp_plain_line mp_plain(const char *text)
 {
     enum { ELLIPSIS = 3 };
-    mp_plain_text out = {{0}};
+    mp_plain_line out = {{0}};
     size_t at = 0;
     const size_t room = sizeof out.text - 1 - ELLIPSIS;
 

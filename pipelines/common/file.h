@@ -6,16 +6,16 @@
 
 #include "kernels/core/status.h"
 
-typedef struct mp_plain_text {
+typedef struct mp_plain_line {
     char text[160];
-} mp_plain_text;
+} mp_plain_line;
 
 /* Text out of a file as one short printable line: control characters, also those that reorder
  * text, become \xNN, and what is long ends in "...".  For use inside a call:
  *
  *     mp_error_set(err, MP_EFORMAT, "%s: tensor \"%s\" ...", path, mp_plain(name).text);
  */
-mp_plain_text mp_plain(const char *text);
+mp_plain_line mp_plain(const char *text);
 
 /* True when path names a regular file (or a link to one). */
 bool mp_file_exists(const char *path);

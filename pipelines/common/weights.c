@@ -65,7 +65,7 @@ static mp_code no_memory(const char *dir, mp_error *err)
 
 static void add_problem(problem_list *l, const char *name, const char *detail)
 {
-    const mp_plain_text plain = mp_plain(name);
+    const mp_plain_line plain = mp_plain(name);
     const size_t need = strlen(plain.text) + strlen(detail) + 2;
 
     l->count++;

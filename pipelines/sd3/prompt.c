@@ -15,7 +15,7 @@ enum { CLIP_TOKENS = 77 }; /* tokenizer_max_length */
 static mp_code warn_truncated(const mp_tokenizer *t, const char *text, int64_t limit,
                               const char *reason, const mp_sink *sink, mp_error *err)
 {
-    enum { SHOWN = sizeof(mp_plain_text) }; /* tokens, of a byte or more */
+    enum { SHOWN = sizeof(mp_plain_line) }; /* tokens, of a byte or more */
     int32_t *ids = NULL;
     char *removed = NULL, line[400];
     int64_t n = 0;

@@ -132,9 +132,9 @@ static void test_table__escapes_what_reorders_or_hides_text(void **state)
 {
     (void)state;
     static const char *const hidden[] = {
-        "\xe2\x80\xae", "\xe2\x80\x8f",    "\xe2\x81\xa6", "\xe2\x80\xa8", /* RLO RLM LRI LS */
-        "\xef\xbb\xbf", "\xd8\x9c",        "\xc2\xad",     "\xe1\xa0\x8e", /* BOM ALM SHY MVS */
-        "\xef\xbf\xb9", "\xf3\xa0\x81\x81"};                               /* IAA, a tag */
+        "\xe2\x80\xae", "\xe2\x80\x8f",     "\xe2\x81\xa6", "\xe2\x80\xa8", /* RLO RLM LRI LS */
+        "\xef\xbb\xbf", "\xd8\x9c",         "\xc2\xad",     "\xe1\xa0\x8e", /* BOM ALM SHY MVS */
+        "\xef\xbf\xb9", "\xf3\xa0\x81\x81", "\xef\xbf\xbf"}; /* IAA, a tag, what is no character */
     char expected[32];
 
     for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
