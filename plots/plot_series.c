@@ -280,9 +280,10 @@ static bool look_for_changes(series *f)
     return true;
 }
 
-/* "+4.9 % (3 cells)" */
+/* "worse: +4.9 % (3 cells)" */
 static void write_change(const mark *m, char text[60])
 {
+    const char *word = m->direction < 0 ? "worse: " : m->direction > 0 ? "better: " : "";
     char cells[24] = "";
 
     if (m->count > 1)
@@ -290,9 +291,9 @@ static void write_change(const mark *m, char text[60])
     if (m->word)
         snprintf(text, 60, "%.20s%s", m->word, cells);
     else if (isfinite(m->change))
-        snprintf(text, 60, "%+.3g %%%s", 100 * m->change, cells);
+        snprintf(text, 60, "%s%+.3g %%%s", word, 100 * m->change, cells);
     else
-        snprintf(text, 60, "changed%s", cells);
+        snprintf(text, 60, "%schanged%s", word, cells);
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */

@@ -326,7 +326,10 @@ static void compare_outcomes(finder *f, int subject)
 
 /* ---- steps and trends ------------------------------------------------------------------------ */
 
-/* The finite points of a series, and where each was seen. */
+/* What is older than that many runs changes no verdict of today, and the search is quadratic. */
+enum { NEWEST = 4096 };
+
+/* The newest finite points of a series, and where each was seen. */
 typedef struct points {
     double *value;
     int32_t *observation;
@@ -335,13 +338,15 @@ typedef struct points {
 
 static bool take_points(finder *f, const mp_series *s, points *p)
 {
+    const int64_t first = s->count > NEWEST ? s->count - NEWEST : 0;
+
     *p = (points){.value = mp_alloc((size_t)s->count, sizeof *p->value),
                   .observation = mp_alloc((size_t)s->count, sizeof *p->observation)};
     if (!p->value || !p->observation) {
         no_memory(f);
         return false;
     }
-    for (int64_t i = 0; i < s->count; i++)
+    for (int64_t i = first; i < s->count; i++)
         if (isfinite(s->value[i])) {
             p->value[p->n] = s->value[i];
             p->observation[p->n++] = s->observation[i];

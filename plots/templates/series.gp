@@ -10,7 +10,8 @@ key_room = key_height(key_rows)
 panel_height = (1 - (title_room + key_room) / height) / rows
 thin = runs > 100 ? 0.8 : 1.5
 small = runs > 100 ? 0.1 : 0.4
-array kinds[3] = ['#d55e00', '#707070', '#009e73']
+# Of marks: worse, neither, better.  No cell's line has them.
+array kinds[3] = ['#8b1a1a', '#505050', '#14532d']
 
 set multiplot
 set label 1 heading.': '.runs.' runs' at screen 0.5, screen 1 offset 0,-1.2 center font ',12'

@@ -527,8 +527,8 @@ static void test_plot__series_mark_where_the_bits_and_the_drift_changed(void **s
     assert_file_has("settings.gp", "panel3_title = \"seconds, s\"\n");
     assert_file_has("panel1.tsv", "run\tfp16, tiling=off\n1\t0.5\t0.5\n2\t0.5\t0.5\n"
                                   "3\t0.625\t0.625\n4\t0.625\t0.625\n");
-    assert_file_has("marks1.tsv", "run\tworse\ttext\n2.5\t0.94999999999999996\t+25 \\045\n");
-    assert_file_has("series.svg", "<text>+25 %</text>");
+    assert_file_has("marks1.tsv", "run\tworse\ttext\n2.5\t0.94999999999999996\tworse: +25 \\045\n");
+    assert_file_has("series.svg", "<text>worse: +25 %</text>");
     assert_file_has("settings.gp", "panel4_title = \"ssim\"\n");
     assert_file("marks4.tsv", "run\tworse\ttext\nNaN\tNaN\t\n\n\nrun\tneither\ttext\nNaN\tNaN\t\n"
                               "\n\nrun\tbetter\ttext\nNaN\tNaN\t\n\n\n");
