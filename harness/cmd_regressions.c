@@ -1,18 +1,25 @@
+#include <string.h>
+
 #include "harness/commands.h"
 #include "harness/options.h"
 #include "results/regressions.h"
 
-/* What is looked at in part only is not recorded: the rest would seem withdrawn. */
+/* What is looked at in part only, or in another way, is not recorded: the rest would seem
+ * withdrawn.
+ */
 static bool is_partial(const mp_regressions_view *v)
 {
-    return v->filter.metric != NULL;
+    return v->filter.metric || v->options.otava;
 }
 
 int mp_cmd_regressions(int argc, char **argv)
 {
     mp_arena *a = mp_arena_create();
     const char *db = NULL, *format = "text";
+    static const char *const methods[] = {"default", "otava", NULL};
+    const char *method = "default";
     bool dry_run = false;
+    mp_otava_options otava = {.window = 50, .p = 0.001};
     mp_regressions_view v = {0};
     const mp_option options[] = {
         MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
@@ -23,6 +30,14 @@ int mp_cmd_regressions(int argc, char **argv)
                   "also the metrics of each step and module, not only the summaries"),
         MP_OPTION("min-segment", INT, &v.options.min_segment, "N",
                   "runs on a new level before an alarm (default: 3)", .min = 2, .max = 1000),
+        MP_OPTION("method", TEXT, &method, "default|otava",
+                  "how steps are found; otava: as Apache Otava finds them, nothing is recorded",
+                  .among = methods),
+        MP_OPTION("window", INT, &otava.window, "N", "Otava's window (default: 50)", .min = 2,
+                  .max = 100000),
+        MP_OPTION("p-value", REAL, &otava.p, "P", "Otava's largest p (default: 0.001)"),
+        MP_OPTION("magnitude", REAL, &otava.magnitude, "M",
+                  "Otava's smallest relative change (default: 0)"),
         MP_OPTION("all", FLAG, &v.settled, NULL,
                   "show old findings that are no alarm, too: better, acknowledged, fixed"),
         MP_OPTION("dry-run", FLAG, &dry_run, NULL, "record nothing: no new ids and states"),
@@ -44,6 +59,7 @@ int mp_cmd_regressions(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         v.format = mp_format_of(format);
+        v.options.otava = strcmp(method, "otava") ? NULL : &otava;
         v.options.record = !dry_run && !is_partial(&v);
         if (mp_store_open(mp_database_path(db), v.options.record ? MP_STORE_UPDATE : MP_STORE_READ,
                           &s, &err) ||

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,20 @@ static bool store_int(mp_arena *a, const mp_usage *u, const mp_option *o, const 
     return true;
 }
 
+static bool store_real(mp_arena *a, const mp_usage *u, const mp_option *o, const char *value)
+{
+    char *end;
+    const double number = strtod(value, &end);
+
+    if (!*value || *end || !isfinite(number) || number < 0)
+        return wrong(
+            u,
+            mp_arena_printf(a, "--%s: found '%.60s', expected a number, 0 or more", o->name, value),
+            "");
+    *(double *)o->out = number;
+    return true;
+}
+
 static bool store_text(mp_arena *a, const mp_usage *u, const mp_option *o, const char *value)
 {
     mp_text list = {0};
@@ -122,6 +137,8 @@ static bool store(mp_arena *a, const mp_usage *u, const mp_option *o, const char
     switch (o->kind) {
     case MP_OPTION_INT:
         return store_int(a, u, o, value);
+    case MP_OPTION_REAL:
+        return store_real(a, u, o, value);
     case MP_OPTION_TEXT:
         return store_text(a, u, o, value);
     default:

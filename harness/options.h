@@ -22,6 +22,7 @@ typedef enum mp_option_kind {
     MP_OPTION_FLAG, /* bool */
     MP_OPTION_TEXT, /* const char * */
     MP_OPTION_INT,  /* int */
+    MP_OPTION_REAL, /* double, finite and not negative */
     MP_OPTION_LIST, /* mp_words: may be given several times */
 } mp_option_kind;
 

@@ -476,6 +476,35 @@ static void look_at_the_newest(finder *f, int series, const points *p, int regim
     }
 }
 
+/* As Otava has it: a change in both directions, whatever its size and however new. */
+static void judge_as_otava(finder *f, int series, const points *p)
+{
+    mp_change_point *found = NULL;
+    int count = 0;
+
+    mp_change_points_otava(p->value, p->n, f->o->otava, &found, &count, f->err);
+    for (int i = 0; i < count && !f->err->code; i++)
+        add_step(f, series, p, &found[i], MP_FINDING_CONFIRMED);
+    mp_free(found);
+}
+
+static void judge_points(finder *f, int series, const points *p, const mp_change_options *o)
+{
+    const int first = f->out->count;
+    mp_change_point *found = NULL;
+    int count = 0, regime = 0;
+
+    mp_change_points(p->value, p->n, o, &found, &count, f->err);
+    for (int i = 0; i < count && !f->err->code; i++) {
+        if (!brings_back(f, first, p, o, &found[i]))
+            add_step(f, series, p, &found[i], MP_FINDING_CONFIRMED);
+        regime = (int)found[i].index;
+    }
+    if (!f->err->code)
+        look_at_the_newest(f, series, p, regime, o);
+    mp_free(found);
+}
+
 static void judge_series(finder *f, int series)
 {
     const mp_series *s = &f->h->series[series];
@@ -486,28 +515,20 @@ static void judge_series(finder *f, int series)
                                  .effect = kind.class == MP_METRIC_EXACT ? NOISY_DRIFT_EFFECT
                                                                          : kind.effect,
                                  .floor = kind.floor};
-    const int first = f->out->count;
-    mp_change_point *found = NULL;
-    int count = 0, regime = 0;
     points p;
 
     if (take_points(f, s, &p)) {
-        if (p.n < 2 * o.min_segment) {
+        if (p.n < f->out->least) {
             f->out->too_short++;
             f->out->shortest = series;
         } else {
             f->out->judged++;
-            mp_change_points(p.value, p.n, &o, &found, &count, f->err);
-            for (int i = 0; i < count && !f->err->code; i++) {
-                if (!brings_back(f, first, &p, &o, &found[i]))
-                    add_step(f, series, &p, &found[i], MP_FINDING_CONFIRMED);
-                regime = (int)found[i].index;
-            }
-            if (!f->err->code)
-                look_at_the_newest(f, series, &p, regime, &o);
+            if (f->o->otava)
+                judge_as_otava(f, series, &p);
+            else
+                judge_points(f, series, &p, &o);
         }
     }
-    mp_free(found);
     free_points(&p);
 }
 
@@ -606,16 +627,16 @@ mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_opt
     finder f = {.h = h, .o = o, .out = out, .err = err};
     series_range r = {0};
 
-    *out = (mp_findings){.shortest = -1, .least = 2 * min_segment(&f)};
+    *out = (mp_findings){.shortest = -1, .least = o->otava ? 2 : 2 * min_segment(&f)};
     for (int i = 0; i < h->subject_count && !err->code; i++) {
         for (r.end = r.first; r.end < h->series_count && h->series[r.end].subject == i;)
             r.end++;
         judge_subject(&f, i, r);
         r.first = r.end;
     }
-    if (!err->code)
+    if (!err->code && !o->otava)
         control_false_discovery(&f);
-    if (!err->code)
+    if (!err->code && !o->otava) /* what is on record was found in the other way */
         mp_findings_recall(s, h, o, out, err);
     for (int i = 0; i < out->count; i++) {
         mp_finding *x = &out->items[i];

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "results/change_points.h"
 #include "results/history.h"
 #include "results/table.h"
 
@@ -59,6 +60,9 @@ typedef struct mp_regression_options {
     int min_segment;        /* points of a new level before an alarm; 0: the default, 3 */
     double false_discovery; /* share of false ones among the findings; 0: the default, 0.05 */
     bool record;            /* new findings and changed states are written to the database */
+    /* Steps as Apache Otava finds them, with these options: each change point is a finding, nothing
+     * else is asked.  NULL: the default mode. */
+    const mp_otava_options *otava;
 } mp_regression_options;
 
 /* Series of at least two segments are judged by mp_change_points, all of them together by

@@ -518,6 +518,8 @@ mp_code mp_regressions(mp_store *s, const mp_regressions_view *v, FILE *to, int 
 
     *exit_status = 0;
     if (!mp_history_load(s, &v->filter, &h, err) && !mp_findings_of(s, h, &v->options, &f, err)) {
+        if (v->filter.metric) /* what another metric showed was not looked for */
+            f.withdrawn_count = 0;
         view all = {.s = s, .options = v, .h = h, .f = &f, .err = err};
         *exit_status = f.open ? 1 : 0;
         print(&all, to);

@@ -35,6 +35,15 @@ static void test_regressions__ends_with_1_until_the_finding_is_acknowledged(void
                      "confirmed,acknowledged a test");
 }
 
+static void test_regressions__records_nothing_of_another_method(void **state)
+{
+    cli *c = *state;
+
+    cli_run(c, NIGHT "; $mpbench regressions --method otava --window 30 --p-value 0.01 --magnitude "
+                     "0.05 && chmod 444 mpbench.db && $mpbench regressions --method otava");
+    cli_assert_status(c, 0);
+}
+
 static void test_regressions__only_reads_when_asked_to(void **state)
 {
     cli *c = *state;
@@ -56,6 +65,10 @@ static void test_regressions__says_what_is_wrong_with_its_arguments(void **state
         {"regressions --db none.db", "there is no such database", 2},
         {"regressions --scenario x", "no finished cell of a scenario 'x'", 2},
         {"regressions --min-segment 1", "--min-segment", 2},
+        {"regressions --p-value x", "--p-value: found 'x', expected a number, 0 or more", 2},
+        {"regressions --p-value -1", "--p-value: found '-1', expected a number, 0 or more", 2},
+        {"regressions --magnitude inf", "--magnitude: found 'inf', expected a number", 2},
+        {"regressions --method pelt", "--method", 2},
         {"regressions x", "'x' is one operand too many", 2},
         {"regressions --db $source/README.md", "file is not a database", 3},
         {"ack --why x", "missing operand: expected ID...", 2},
@@ -84,6 +97,8 @@ int main(void)
             cli_teardown),
         cmocka_unit_test_setup_teardown(test_regressions__only_reads_when_asked_to, cli_setup,
                                         cli_teardown),
+        cmocka_unit_test_setup_teardown(test_regressions__records_nothing_of_another_method,
+                                        cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_regressions__says_what_is_wrong_with_its_arguments,
                                         cli_setup, cli_teardown),
     };

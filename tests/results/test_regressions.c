@@ -286,6 +286,24 @@ static void test_regressions__controls_false_discoveries_over_all_series(void **
     mp_store_close(s);
 }
 
+/* Otava raises an alarm for the newest point alone, where the default mode waits. */
+static void test_regressions__finds_steps_as_otava_does_on_request(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("otava.db");
+    static const mp_otava_options options = {.window = 50, .p = 0.001};
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 13, 2.4);
+    seen x = look(s, (mp_regression_options){.otava = &options});
+    assert_int_equal(x.f.count, 1);
+    assert_int_equal(x.f.items[0].state, MP_FINDING_CONFIRMED);
+    assert_int_equal(x.h->observations[x.f.items[0].after].run, 12);
+    assert_true(isnan(x.f.items[0].q) && x.f.items[0].p < 0.001);
+    forget(&x);
+    mp_store_close(s);
+}
+
 /* ---- exact changes -------------------------------------------------------------------------- */
 
 static void test_regressions__finds_other_bits_however_small(void **state)
@@ -730,6 +748,7 @@ int main(void)
         cmocka_unit_test(test_regressions__never_takes_another_machine_for_a_change),
         cmocka_unit_test(test_regressions__does_not_judge_context),
         cmocka_unit_test(test_regressions__controls_false_discoveries_over_all_series),
+        cmocka_unit_test(test_regressions__finds_steps_as_otava_does_on_request),
         cmocka_unit_test(test_regressions__finds_other_bits_however_small),
         cmocka_unit_test(test_regressions__calls_less_drift_better),
         cmocka_unit_test(test_regressions__says_when_one_program_gives_two_results),
