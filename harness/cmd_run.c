@@ -72,6 +72,8 @@ int mp_cmd_run(int argc, char **argv)
                   .max = 256),
         MP_OPTION("dump", TEXT, &o.dump, "DIR", "write outputs and pictures there"),
         MP_OPTION("junit", TEXT, &o.junit, "FILE", "write a JUnit XML file, too"),
+        MP_OPTION("summary", TEXT, &o.summary, "FILE",
+                  "write a Markdown summary, too, as for the comment of a merge request"),
         MP_OPTION("trace", TEXT, &o.trace, "FILE",
                   "write a trace, too: stages, modules and ops in time, for ui.perfetto.dev"),
         MP_OPTION("callgrind", FLAG, &o.callgrind, NULL,

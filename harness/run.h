@@ -11,7 +11,7 @@
 
 typedef struct mp_run_options {
     mp_plan_options plan;
-    const char *db, *label, *dump, *junit, *trace, *format;
+    const char *db, *label, *dump, *junit, *summary, *trace, *format;
     const char *command; /* the command line, quoted for a shell */
     const char *engine, *device, *python, *pythonpath;
     const char *reference; /* "own" or "native" */
@@ -84,7 +84,6 @@ void mp_run_compare(mp_run *r);
 /* harness/report.c */
 void mp_report_text(const mp_run *r);
 void mp_report_json(const mp_run *r);
-mp_code mp_report_junit(const mp_run *r, const char *path, mp_error *err);
 void mp_report_verdict(const mp_run *r);
 /* The cell that begins, with its repro line: even a crash of the machine names its case. */
 void mp_report_begin(const mp_cell *cell, int number, int count);

@@ -11,6 +11,7 @@
 #include "kernels/core/memory.h"
 #include "pipelines/common/file.h"
 #include "pipelines/common/preview.h"
+#include "results/ci.h"
 #include "results/metrics.h"
 
 /* ---- a cell --------------------------------------------------------------------------------- */
@@ -436,12 +437,32 @@ static void close_trace(mp_run *r, mp_error *err)
     r->trace = NULL;
 }
 
+/* A file beside the result, of what is on record of all rounds. */
+static void write_file(mp_run *r, const char *path,
+                       mp_code (*print)(mp_store *, const char *, FILE *, mp_error *),
+                       mp_error *err)
+{
+    mp_error why = {0};
+    FILE *f;
+
+    if (!path)
+        return;
+    f = fopen(path, "we");
+    if (f)
+        print(r->store, r->first, f, &why);
+    const bool failed = !f || ferror(f);
+    if ((f && fclose(f)) || failed)
+        mp_error_set(&why, MP_EIO, "%s: cannot be written: %s", path, strerror(errno));
+    if (why.code && !err->code)
+        *err = why;
+}
+
 static void report(mp_run *r, mp_error *err)
 {
     if (r->report_count)
         qsort(r->reports, (size_t)r->report_count, sizeof *r->reports, by_cell);
-    if (r->options->junit)
-        mp_report_junit(r, r->options->junit, err);
+    write_file(r, r->options->junit, mp_junit_print, err);
+    write_file(r, r->options->summary, mp_summary_print, err);
     if (err->code && !r->trouble) {
         fprintf(stderr, "mpbench run: %s\n", err->text);
         r->trouble = "not everything could be recorded";

@@ -7,13 +7,14 @@
 
 #include "kernels/core/memory.h"
 #include "results/db.h"
+#include "results/markdown.h"
 #include "results/query.h"
 #include "results/regressions.h"
 
 enum {
-    SHOWN = 10,          /* findings of a group */
-    RECENT = 10,         /* runs for which also what is no alarm is shown */
-    COMMENT_SIZE = 60000 /* a comment on a pull request holds 65,536 characters */
+    SHOWN = 10,  /* findings of a group */
+    RECENT = 10, /* runs for which also what is no alarm is shown */
+    NOTES = 2000 /* bytes of a comment for what stands around the groups */
 };
 
 typedef struct view {
@@ -268,41 +269,28 @@ static bool is_worth_showing(const view *v, int first)
 
 static void print_groups(const view *v, FILE *to)
 {
-    const bool markdown = v->options->format == MP_MARKDOWN;
-    int left_out = 0, settled = 0;
+    mp_markdown *m = NULL;
+    int settled = 0;
 
-    for (int i = 0; i < v->f->count && !v->err->code; i++) {
-        char *text = NULL;
-        size_t n = 0;
-        FILE *memory;
-        if (!is_worth_showing(v, v->group[i])) {
-            settled++;
-            continue;
-        }
-        if (v->group[i] != i)
-            continue;
-        if (!markdown) {
-            print_group(v, i, to);
-        } else if ((memory = open_memstream(&text, &n))) {
-            print_group(v, i, memory);
-            fclose(memory);
-            const bool fits = ftell(to) + (long)n < COMMENT_SIZE;
-            left_out += !fits;
-            if (fits)
-                fwrite(text, 1, n, to);
-            free(text);
-        } else {
+    if (v->options->format == MP_MARKDOWN) {
+        m = mp_markdown_create(to, MP_MARKDOWN_COMMENT - NOTES);
+        if (!m) {
             mp_error_set(v->err, MP_ENOMEM, "no memory for the findings");
+            return;
         }
     }
+    for (int i = 0; i < v->f->count && !v->err->code; i++)
+        if (!is_worth_showing(v, v->group[i]))
+            settled++;
+        else if (v->group[i] == i)
+            print_group(v, i, m ? mp_markdown_row(m) : to);
+    if (m)
+        mp_markdown_close(m, "ranges of commits", v->err);
     if (settled)
         fprintf(to,
                 "\n%d older finding%s that %s no alarm (better, acknowledged, fixed): --all shows "
                 "them\n",
                 settled, settled == 1 ? "" : "s", settled == 1 ? "is" : "are");
-    if (left_out)
-        fprintf(to, "\n%d more ranges of commits are left out here, the worst first is above\n",
-                left_out);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */

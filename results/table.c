@@ -326,17 +326,38 @@ static void print_text(const mp_table *t, int indent, FILE *to)
     mp_free(wide);
 }
 
+/* The cells from `first` on as a row. */
+static void print_markdown_cells(const mp_table *t, int first, FILE *to)
+{
+    for (int k = 0; k < t->columns; k++) {
+        fputs(k ? " | " : "| ", to);
+        mp_print_markdown(to, t->cells[first + k]);
+    }
+    fputs(" |\n", to);
+}
+
+void mp_table_markdown_heads(const mp_table *t, FILE *to)
+{
+    if (t->failed) {
+        fputs(no_memory, to);
+        return;
+    }
+    print_markdown_cells(t, 0, to);
+    for (int k = 0; k < t->columns; k++)
+        fprintf(to, "|---%s%s", t->right[k] ? ":" : "", k + 1 == t->columns ? "|\n" : "");
+}
+
+void mp_table_markdown_row(const mp_table *t, int row, FILE *to)
+{
+    if (!t->failed)
+        print_markdown_cells(t, (row + 1) * t->columns, to);
+}
+
 static void print_markdown_table(const mp_table *t, FILE *to)
 {
-    for (int i = 0; i + t->columns <= t->count; i += t->columns) {
-        for (int k = 0; k < t->columns; k++) {
-            fputs(k ? " | " : "| ", to);
-            mp_print_markdown(to, t->cells[i + k]);
-        }
-        fputs(" |\n", to);
-        for (int k = 0; i == 0 && k < t->columns; k++)
-            fprintf(to, "|---%s%s", t->right[k] ? ":" : "", k + 1 == t->columns ? "|\n" : "");
-    }
+    mp_table_markdown_heads(t, to);
+    for (int i = 0; i < mp_table_rows(t); i++)
+        mp_table_markdown_row(t, i, to);
 }
 
 static void print_csv_table(const mp_table *t, FILE *to)

@@ -20,6 +20,9 @@ void mp_table_free(mp_table *t);                                  /* NULL is fin
 /* The next cell, row by row; text is copied.  "" for a cell with nothing to say. */
 void mp_table_add(mp_table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int mp_table_rows(const mp_table *t);
+/* The parts of a Markdown table: its heads with the rule below, and a row, from 0. */
+void mp_table_markdown_heads(const mp_table *t, FILE *to);
+void mp_table_markdown_row(const mp_table *t, int row, FILE *to);
 /* indent: spaces before each line of text. */
 void mp_table_print(const mp_table *t, mp_format format, int indent, FILE *to);
 

@@ -198,7 +198,7 @@ static void test_run__json_and_junit_say_the_same(void **state)
     cli_scenario(c, "two",
                  "matrix: {precision.default: [fp32, bf16]}\n"
                  "expect: [{when: {precision.default: bf16}, status: error}]\n");
-    cli_run(c, "\"$mpbench\" run two.yaml --format json --junit j.xml");
+    cli_run(c, "\"$mpbench\" run two.yaml --format json --junit j.xml --summary s.md");
     cli_assert_status(c, 3);
     json_t *j = parsed(c->out);
     assert_int_equal(json_integer_value(json_object_get(j, "exit_status")), 3);
@@ -210,6 +210,53 @@ static void test_run__json_and_junit_say_the_same(void **state)
     cli_assert_has(xml, "<testsuite name=\"two\" tests=\"2\" failures=\"1\" errors=\"0\"");
     cli_assert_has(xml, "<failure type=\"expectation\"");
     free(xml);
+    char *markdown = cli_read(c, "s.md");
+    cli_assert_has(markdown, "### ❌ mpbench: UNEXPECTED\n\n- ❌ 1 cell not as expected\n");
+    cli_assert_has(markdown, "**unexpected success** `two/precision.default=bf16`");
+    cli_run(c, "\"$mpbench\" summary");
+    cli_assert_status(c, 0);
+    assert_string_equal(c->out, markdown);
+    free(markdown);
+    cli_run(c, "\"$mpbench\" summary nothing");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "'nothing' is no run's id, UUID or label");
+}
+
+static void test_run__a_resumed_run_reports_what_it_did_not_run_again(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "broken",
+                 "quirks: [sana-quadratic-no-upcast]\nprecision: {default: bf16}\n"
+                 "tiling: {tile: [32, 32], stride: [28, 28]}\n");
+    cli_run(c, "\"$mpbench\" run broken.yaml");
+    cli_assert_status(c, 3);
+    cli_run(c, "\"$mpbench\" run broken.yaml --resume --junit j.xml --format json");
+    cli_assert_status(c, 3);
+    json_t *j = parsed(c->out);
+    const char *uuid = json_string_value(json_object_get(j, "uuid"));
+    cli_assert_query(c, "SELECT uuid FROM run", uuid ? uuid : "none");
+    json_decref(j);
+    char *xml = cli_read(c, "j.xml");
+    cli_assert_has(xml, "<error type=\"dtype_mismatch\" message=\"expected scalar type BFloat16");
+    cli_assert_has(xml, "&#10;repro: mpbench run broken.yaml");
+    free(xml);
+}
+
+static void test_run__says_when_a_report_cannot_be_written(void **state)
+{
+    cli *c = *state;
+    static const char *const files[] = {"--junit none/j.xml", "--summary none/s.md",
+                                        "--junit /dev/full", "--summary /dev/full"};
+
+    cli_scenario(c, "one", "reference: off\n");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        cli_run(c, "\"$mpbench\" run one.yaml %s", files[i]);
+        cli_assert_status(c, 3);
+        cli_assert_has(c->err, strchr(files[i], ' ') + 1);
+        cli_assert_has(c->err, "written");
+        cli_assert_has(c->out, "verdict: INCOMPLETE exit=3");
+    }
 }
 
 static void test_run__dry_run_touches_nothing(void **state)
@@ -340,6 +387,8 @@ int main(void)
         T(test_run__dump_writes_tensors_and_a_picture),
         T(test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference),
         T(test_run__json_and_junit_say_the_same),
+        T(test_run__a_resumed_run_reports_what_it_did_not_run_again),
+        T(test_run__says_when_a_report_cannot_be_written),
         T(test_run__dry_run_touches_nothing),
         T(test_run__same_bits_for_any_number_of_threads),
         T(test_run__two_at_once_share_a_database),
