@@ -82,8 +82,8 @@ class Forge(unittest.TestCase):
                             "GITHUB_REPOSITORY_ID": "7"}
         else:
             environment |= {"CI_API_V4_URL": address, "CI_PROJECT_ID": "9", "CI_DEFAULT_BRANCH": "a/main"}
-        done = subprocess.run([sys.executable, FORGE, *map(str, words)], env=environment, text=True, capture_output=True,
-                              timeout=60)
+        done = subprocess.run([sys.executable, FORGE, *map(str, words)], env=environment, text=True,
+                              capture_output=True, timeout=60)
         self.assertNotIn(TOKEN, done.stdout + done.stderr)
         return done, server.seen
 

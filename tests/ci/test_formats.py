@@ -121,7 +121,8 @@ class Formats(unittest.TestCase):
         self.assertEqual([f["kind"] for f in found["findings"]], ["exact"])
 
     def test_schemas_are_all_tried(self):
-        tried = {"run.json", "plan.json", "list.json", "show.json", "show-ops.json", "regressions.json", "compare.json", "baselines.json"}
+        tried = {"run.json", "plan.json", "list.json", "show.json", "show-ops.json", "regressions.json", "compare.json",
+                 "baselines.json"}
         self.assertEqual({p.name for p in SCHEMAS.glob("*.json")}, tried)
 
     def test_junit(self):

@@ -13,6 +13,7 @@ echo "$@" >>"$PLAYED"
 case $1 in
 merge) cp "$3" "$2" && exit "$MERGE" ;;
 regressions) exit "$REGRESSIONS" ;;
+summary) echo "$SUMMARY" ;;
 report) mkdir -p "$3" ;;
 esac
 """
@@ -58,7 +59,7 @@ class Nightly(unittest.TestCase):
         self.nightly("merge", "night", "n2", "next/cpu", "shards/cpu")
         self.assertEqual(self.query("night/mpbench.db", "SELECT count(*), count(DISTINCT key) FROM cell"), [(18, 9)])
 
-    def play(self, *shards, merge=0, regressions=0, status=0):
+    def play(self, *shards, merge=0, regressions=0, summary="", status=0):
         program = self.folder / "mpbench"
         program.write_text(PLAYED)
         program.chmod(0o755)
@@ -67,7 +68,7 @@ class Nightly(unittest.TestCase):
         played = self.folder / "played.txt"
         played.write_text("")
         done = self.nightly("merge", "out", "l", "cpu", status=status, MPBENCH=str(program), PLAYED=str(played),
-                            MERGE=str(merge), REGRESSIONS=str(regressions))
+                            MERGE=str(merge), REGRESSIONS=str(regressions), SUMMARY=summary)
         return done.stderr, played.read_text()
 
     def test_a_missing_shard_does_not_keep_the_others_out(self):
@@ -81,6 +82,11 @@ class Nightly(unittest.TestCase):
         _, played = self.play("cpu-1-of-1.db", merge=3, status=3)
         self.assertIn("report --out out/report", played)
         self.assertIn("Shards are missing", (self.folder / "out/comment.md").read_text())
+
+    def test_a_shard_that_did_not_end_is_a_failure(self):
+        _, played = self.play("cpu-1-of-1.db", summary="- ⚠️ 1 of 3 runs did not end: cells are missing", status=3)
+        self.assertIn("report --out out/report", played)
+        self.play(summary="  - error `- ⚠️ 1 of 3 runs did not end`")
 
     def test_an_open_regression_is_the_status_and_comes_before_a_missing_shard(self):
         for shards in (["cpu-1-of-1.db"], ["cpu-1-of-2.db"]):
