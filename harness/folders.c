@@ -14,13 +14,20 @@
 mp_code mp_make_folders(const char *path, mp_error *err)
 {
     mp_text t = {0};
+    int why = 0; /* of the first that cannot be made: those below it only say that it is missing */
 
     for (const char *s = path; *s;) {
         const size_t n = strcspn(s, "/") + (s[strcspn(s, "/")] == '/');
         mp_text_add_n(&t, s, n);
         s += n;
-        if (mkdir(t.data, 0777) && errno != EEXIST && errno != EISDIR && *s == '\0')
-            mp_error_set(err, MP_EIO, "%s: the folder cannot be made: %s", path, strerror(errno));
+        if (!mkdir(t.data, 0777) || errno == EEXIST || errno == EISDIR)
+            continue;
+        why = why ? why : errno;
+        if (*s == '\0')
+            mp_error_set(err, MP_EIO,
+                         "%s: the folder cannot be made: %s; name another one, or make the one "
+                         "above it writable",
+                         path, strerror(why));
     }
     mp_text_free(&t);
     return err->code;

@@ -1,6 +1,8 @@
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/commands.h"
 #include "harness/options.h"
@@ -25,7 +27,7 @@ static void print_help(FILE *to)
           "commands:\n",
           to);
     for (int i = 0; i < COMMANDS; i++)
-        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+        fprintf(to, "  %-11s %s\n", commands[i].name, commands[i].summary);
     fputs(
         "\n`mpbench COMMAND --help` explains one; `mpbench --version` says which build this is.\n"
         "exit status: 0 all as expected, 1 regression or broken budget, 2 bad usage, scenario or\n"
@@ -45,10 +47,35 @@ static int unknown(const char *name)
     return MP_EXIT_USAGE;
 }
 
+static bool reader_has_left(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR);
+}
+
+/* Whether standard output took it all.  A reader that had enough (`mpbench list | head`) is no
+ * failure: the program ends without a word by SIGPIPE, as others do, unless it has more to say by
+ * its status. */
+static int end(int status)
+{
+    if (!fflush(stdout) && !ferror(stdout))
+        return status;
+    if (!reader_has_left()) {
+        perror("mpbench: writing the result");
+        return MP_EXIT_FAILED;
+    }
+    if (status == MP_EXIT_OK) {
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
-    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is an error of write, not a death */
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);         /* a file-size limit is an error of write, not a death */
+    signal(SIGPIPE, SIG_IGN);         /* a run goes on when nobody reads any more */
     setvbuf(stderr, NULL, _IOLBF, 0); /* a line is one write, not one for each letter */
     mp_device_quiet();
     if (argc < 2) {
@@ -57,20 +84,14 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_help(stdout);
-        return MP_EXIT_OK;
+        return end(MP_EXIT_OK);
     }
     if (!strcmp(argv[1], "--version")) {
         puts("mpbench " MPBENCH_VERSION);
-        return MP_EXIT_OK;
+        return end(MP_EXIT_OK);
     }
     for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(argv[1], commands[i].name)) {
-            const int status = commands[i].run(argc - 1, argv + 1);
-            if (fflush(stdout) || ferror(stdout)) {
-                perror("mpbench: writing the result");
-                return MP_EXIT_FAILED;
-            }
-            return status;
-        }
+        if (!strcmp(argv[1], commands[i].name))
+            return end(commands[i].run(argc - 1, argv + 1));
     return unknown(argv[1]);
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/core/memory.h"
 #include "results/compare_report.h"
+#include "results/db.h"
 #include "results/statistics.h"
 
 static mp_code no_memory(mp_error *err)
@@ -65,6 +66,29 @@ static mp_code tally(mp_compare_report *r, mp_comparison *c, const mp_judgements
     return MP_OK;
 }
 
+/* A name that no cell knows would make a gate that always passes.  Where cells fail, none of the
+ * pairs need have a metric that there is. */
+static mp_code check_metric(mp_compare_report *r, mp_error *err)
+{
+    sqlite3_stmt *q = NULL;
+    bool known = false;
+
+    if (!r->newly_failing && !r->fixed && !r->failing_both)
+        goto unknown;
+    if (!mp_db_prepare(r->store, "SELECT 1 FROM metric WHERE stage = 'run' AND name = ? LIMIT 1",
+                       &q, err) &&
+        !mp_db_bind(r->store, q, err, "t", r->options->metric))
+        mp_db_step(r->store, q, &known, err);
+    sqlite3_finalize(q);
+    if (known || err->code)
+        return err->code;
+unknown:
+    return mp_error_set(err, MP_EMISSING,
+                        "%s: no pair of cells has the metric '%.60s'; `mpbench show ID` lists "
+                        "those of stage run",
+                        mp_store_path(r->store), r->options->metric);
+}
+
 static mp_code tally_all(mp_compare_report *r, mp_error *err)
 {
     bool any = false;
@@ -76,12 +100,7 @@ static mp_code tally_all(mp_compare_report *r, mp_error *err)
                 return err->code;
         any |= c->metric_count > 0;
     }
-    if (r->options->metric && !any && !r->newly_failing && !r->fixed && !r->failing_both)
-        return mp_error_set(err, MP_EMISSING,
-                            "%s: no pair of cells has the metric '%.60s'; `mpbench show ID` lists "
-                            "those of stage run",
-                            mp_store_path(r->store), r->options->metric);
-    return MP_OK;
+    return r->options->metric && !any ? check_metric(r, err) : MP_OK;
 }
 
 /* ---- judging all ---------------------------------------------------------------------------- */

@@ -10,10 +10,9 @@ static const char *remedy(int code)
 {
     switch (code) {
     case SQLITE_FULL:
-        return "make room on the disk and go on with --resume; what was recorded is kept";
+        return "make room on the disk; what was recorded is kept";
     case SQLITE_IOERR:
-        return "check the disk and its free space, then go on with --resume; what was recorded is "
-               "kept";
+        return "check the disk and its free space; what was recorded is kept";
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:

@@ -594,6 +594,29 @@ static bool wants_stages(const mp_history_filter *f)
     return !f->metric || !strcmp(f->metric, "seconds");
 }
 
+/* A name that no cell knows would make a gate that always passes.  The kinds exact and outcome of
+ * regressions need no metric; these are the names of their findings. */
+static mp_code check_metric(loader *l)
+{
+    const char *metric = l->filter->metric, *scenario = l->filter->scenario;
+    char names[1000];
+
+    if (!metric || l->h->series_count || !strcmp(metric, "outputs") || !strcmp(metric, "outcome"))
+        return MP_OK;
+    char *plain = mp_plain_text(metric), *of = scenario ? mp_plain_text(scenario) : NULL;
+    mp_db_list(l->s,
+               "SELECT DISTINCT name FROM metric WHERE stage = 'run' AND step = -1 AND module = '' "
+               "ORDER BY name",
+               NULL, names, sizeof names);
+    mp_error_set(l->err, MP_EMISSING,
+                 "%s: no finished cell%s%.80s has the metric '%.60s'%s; there are: %s",
+                 mp_store_path(l->s), of ? " of " : "", of ? of : "", plain ? plain : "",
+                 l->filter->every_row ? "" : " of its whole run", *names ? names : "none");
+    mp_free(of);
+    mp_free(plain);
+    return l->err->code;
+}
+
 mp_code mp_history_load(mp_store *s, const mp_history_filter *f, mp_history **out, mp_error *err)
 {
     loader l = {.s = s, .filter = f, .err = err};
@@ -607,8 +630,8 @@ mp_code mp_history_load(mp_store *s, const mp_history_filter *f, mp_history **ou
     }
     if (!mp_db_begin_reading(s, err)) {
         if (!load_runs(&l) && !load_cells(&l) && !load_outputs(&l) && !load_metrics(&l) &&
-            (!wants_stages(f) || !load_samples(&l)))
-            place_series(&l);
+            (!wants_stages(f) || !load_samples(&l)) && !place_series(&l))
+            check_metric(&l);
         mp_db_end_reading(s);
     }
     free_loader(&l);

@@ -29,7 +29,12 @@ static mp_code check_path(const char *path, mp_store_mode mode, mp_error *err)
     if (!S_ISREG(st.st_mode))
         return mp_error_set(err, MP_EDB, "%s: is %s, expected a database file; name one with --db",
                             path, S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
-    if (mode != MP_STORE_READ && access(path, W_OK))
+    if (access(path, R_OK))
+        return mp_error_set(err, MP_EDB,
+                            "%s: may not be read; change its permissions, or name another file "
+                            "with --db",
+                            path);
+    if ((mode == MP_STORE_WRITE || mode == MP_STORE_UPDATE) && access(path, W_OK))
         return mp_error_set(err, MP_EDB,
                             "%s: is read-only; make it writable, or name another file with --db",
                             path);
@@ -230,8 +235,9 @@ static bool has_companion(const mp_store *s, const char *ending)
     return there;
 }
 
-/* In a folder that may not be written, a WAL database can be read only as immutable: SQLite then
- * needs no files beside it, and would overlook what a killed writer has left in one. */
+/* In a folder that may not be written, or on a full disk, a WAL database can be read only as
+ * immutable: SQLite then needs no files beside it, and would overlook what a killed writer has left
+ * in one. */
 static mp_code open_immutable(mp_store *s, mp_error *err)
 {
     char *uri = sqlite3_mprintf("file:%s?immutable=1", s->path);
@@ -241,8 +247,10 @@ static mp_code open_immutable(mp_store *s, mp_error *err)
     if (!uri)
         mp_error_set(err, MP_ENOMEM, "no memory for a database handle");
     else if (strpbrk(s->path, "?#%") || has_companion(s, "-wal"))
-        mp_error_set(err, MP_EDB, "%s: cannot be read where it lies; make its folder writable",
-                     s->path);
+        mp_error_set(
+            err, MP_EDB,
+            "%s: cannot be read where it lies; make its folder writable, with room on the disk",
+            s->path);
     else
         open_file(s, uri, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, err);
     sqlite3_free(uri);
@@ -258,13 +266,21 @@ static mp_code check_filled(const mp_store *s, mp_error *err)
                         s->path);
 }
 
+/* Whether the last call failed since SQLite could not make its files beside the database. */
+static bool lacks_a_companion(const mp_store *s)
+{
+    const int code = sqlite3_extended_errcode(s->db);
+
+    return (code & 0xff) == SQLITE_CANTOPEN || (code & 0xff) == SQLITE_READONLY ||
+           code == SQLITE_IOERR_SHMOPEN || code == SQLITE_IOERR_SHMSIZE;
+}
+
 static mp_code open_to_read(mp_store *s, mp_error *err)
 {
     mp_error why = {0};
 
     if (open_file(s, s->path, SQLITE_OPEN_READONLY, &why)) {
-        const int code = sqlite3_errcode(s->db) & 0xff;
-        if (code != SQLITE_CANTOPEN && code != SQLITE_READONLY)
+        if (!lacks_a_companion(s))
             return mp_error_set(err, why.code, "%s", why.text);
         if (open_immutable(s, err))
             return err->code;

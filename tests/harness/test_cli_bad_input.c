@@ -259,6 +259,47 @@ static void test_database__a_full_disk_keeps_what_is_there(void **state)
     cli_assert_query(c, "SELECT count(*) FROM cell WHERE run = 1 AND status = 'ok'", "1");
 }
 
+/* The reader has left before the program writes its first byte. */
+#define UNREAD(command)                                                                          \
+    "mkfifo left; { read x <left; " command "; echo $? >status; } | { exec <&-; echo >left; }; " \
+    "cat status"
+
+static void test_output__that_nobody_reads_ends_the_program_without_a_word(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\n");
+    cli_run(c, UNREAD("$mpbench --help"));
+    assert_string_equal(c->out, "141\n"); /* by SIGPIPE, as cat and git */
+    assert_string_equal(c->err, "");
+    cli_run(c, "$mpbench run one.yaml && rm left; " UNREAD("$mpbench list"));
+    cli_assert_has(c->out, "\n141\n");
+    assert_null(strstr(c->err, "Broken pipe"));
+}
+
+static void test_output__that_nobody_reads_takes_no_run_and_no_verdict_away(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\nbudgets: {seconds: 1e-9}\n");
+    cli_run(c, UNREAD("$mpbench run one.yaml --rounds 2"));
+    assert_string_equal(c->out, "1\n");
+    assert_null(strstr(c->err, "Broken pipe"));
+    cli_assert_query(c, "SELECT count(*) FROM run WHERE exit_status = 1", "2");
+}
+
+static void test_output__that_cannot_be_written_is_a_failure(void **state)
+{
+    cli *c = *state;
+
+    cli_run(c, "$mpbench --help >/dev/full");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->err, "mpbench: writing the result: No space left on device");
+    cli_run(c, "$mpbench --version >&-");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->err, "mpbench: writing the result: Bad file descriptor");
+}
+
 static void test_dump__into_what_is_no_folder(void **state)
 {
     cli *c = *state;
@@ -306,6 +347,9 @@ int main(void)
         T(test_usage__says_what_is_wrong),
         T(test_database__refused_ones_lose_nothing),
         T(test_database__a_full_disk_keeps_what_is_there),
+        T(test_output__that_nobody_reads_ends_the_program_without_a_word),
+        T(test_output__that_nobody_reads_takes_no_run_and_no_verdict_away),
+        T(test_output__that_cannot_be_written_is_a_failure),
         T(test_dump__into_what_is_no_folder),
         T(test_cell__hostile_names_stay_inside_the_dump_folder),
     };

@@ -64,6 +64,8 @@ static void test_regressions__says_what_is_wrong_with_its_arguments(void **state
     } cases[] = {
         {"regressions --db none.db", "there is no such database", 2},
         {"regressions --scenario x", "no finished cell of a scenario 'x'", 2},
+        {"regressions --metric sism", "no finished cell has the metric 'sism' of its whole run", 2},
+        {"regressions --metric rel_l2", "there are: floor_image_rel_l2, ", 2},
         {"regressions --min-segment 1", "--min-segment", 2},
         {"regressions --p-value x", "--p-value: found 'x', expected a number, 0 or more", 2},
         {"regressions --p-value -1", "--p-value: found '-1', expected a number, 0 or more", 2},

@@ -1500,6 +1500,25 @@ static void test_compare__looks_at_one_metric_alone(void **state)
     assert_non_null(strstr(err.text, "no pair of cells has the metric 'sism'; `mpbench show ID`"));
 }
 
+/* A gate on a metric that is misspelt would always be passed. */
+static void test_compare__refuses_an_unknown_metric_beside_cells_that_fail(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+    mp_compare_options o = {.a = "c=a", .b = "c=b", .metric = "sism", .fail_on_worse = true};
+    mp_error err = {0};
+    int status = -1;
+
+    add_cell(run, &(cell_spec){.settings = "c=a", .metrics = {metric("ssim", 0.5)}});
+    add_cell(run, &(cell_spec){.settings = "c=b", .status = "error"});
+    assert_int_equal(mp_compare(store, &o, stderr, &status, &err), MP_EMISSING);
+    assert_non_null(strstr(err.text, "no pair of cells has the metric 'sism'; `mpbench show ID`"));
+    o.metric = "ssim";
+    char *text = compared(&o, &status);
+    assert_non_null(strstr(text, "verdict: REGRESSION exit=1"));
+    free(text);
+}
+
 /* ---- forms ---------------------------------------------------------------------------------- */
 
 static void test_compare__sums_up_by_metric(void **state)
@@ -1761,6 +1780,7 @@ int main(void)
         WITH_STORE(test_compare__tells_failing_from_fixed),
         WITH_STORE(test_compare__gates_on_worse_and_on_what_cannot_be_told),
         WITH_STORE(test_compare__looks_at_one_metric_alone),
+        WITH_STORE(test_compare__refuses_an_unknown_metric_beside_cells_that_fail),
         WITH_STORE(test_compare__sums_up_by_metric),
         WITH_STORE(test_pool__takes_what_all_pairs_say_without_statistics),
         WITH_STORE(test_pool__takes_pairs_without_a_difference_for_neither),

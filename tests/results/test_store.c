@@ -899,19 +899,47 @@ static void test_store__refuses_to_write_a_read_only_file(void **state)
     assert_int_equal(as_nobody(write_is_refused, path), 0);
 }
 
-static int one_run_is_read(const char *path)
+static int is_read(const char *path, mp_store_mode mode)
 {
     mp_store *s;
     mp_error err = {0};
     mp_cell_record rec;
 
-    if (!mp_store_open(path, MP_STORE_READ, &s, &err) &&
+    if (!mp_store_open(path, mode, &s, &err) &&
         !mp_store_cell_record(s, 1, a_cell.key, &rec, &err) && rec.id == 1) {
         mp_store_close(s);
         return 0;
     }
     fprintf(stderr, "%s\n", err.text);
     return 1;
+}
+
+/* In the mode of merge and export, too: they only read. */
+static int one_run_is_read(const char *path)
+{
+    return is_read(path, MP_STORE_READ) || is_read(path, MP_STORE_RENEW);
+}
+
+static int read_is_refused(const char *path)
+{
+    mp_store *s;
+    mp_error err = {0};
+
+    if (mp_store_open(path, MP_STORE_READ, &s, &err) == MP_EDB &&
+        strstr(err.text, "may not be read; change its permissions, or name another file"))
+        return 0;
+    fprintf(stderr, "%s\n", err.text);
+    return 1;
+}
+
+static void test_store__says_that_a_file_may_not_be_read(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("unreadable.db");
+
+    mp_store_close(open_store(path, MP_STORE_WRITE));
+    assert_int_equal(chmod(path, 0200), 0);
+    assert_int_equal(as_nobody(read_is_refused, path), 0);
 }
 
 static int create_is_refused(const char *path)
@@ -979,7 +1007,7 @@ static void write_until_full(const char *path)
     while (done < 10000 && !mp_store_begin_cell(s, run, &a_cell, &cell, &err) &&
            !mp_store_finish_cell(s, cell, &good, &err))
         done++;
-    if (err.code != MP_EDB || !strstr(err.text, "go on with --resume; what was recorded is kept"))
+    if (err.code != MP_EDB || !strstr(err.text, "free space; what was recorded is kept"))
         child_fails(&err);
     mp_error after = {0};
     if (mp_store_cell_record(s, run, a_cell.key, &rec, &after) || rec.id < done)
@@ -1004,6 +1032,31 @@ static void test_store__keeps_earlier_cells_when_the_disk_is_full(void **state)
     mp_store *s = open_store(path, MP_STORE_WRITE); /* room again */
     finish_cell(s, begin_cell(s, 1, &a_cell), &good);
     mp_store_close(s);
+}
+
+/* No room for the files that SQLite wants beside the database. */
+static void read_on_a_full_disk(const char *path)
+{
+    const struct rlimit limit = {0, 0};
+
+    signal(SIGXFSZ, SIG_IGN);
+    _exit(setrlimit(RLIMIT_FSIZE, &limit) ? 1 : one_run_is_read(path));
+}
+
+static void test_store__reads_on_a_full_disk(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("no_room.db");
+    int status = -1;
+
+    mp_store *s = open_store(path, MP_STORE_WRITE);
+    finish_cell(s, begin_cell(s, begin_run(s, &a_run), &a_cell), &good);
+    mp_store_close(s);
+    const pid_t child = fork();
+    if (!child)
+        read_on_a_full_disk(path);
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0);
 }
 
 /* ---- damage --------------------------------------------------------------------------------- */
@@ -1128,8 +1181,10 @@ int main(void)
         cmocka_unit_test(test_store__refuses_to_read_an_empty_file_and_fills_it),
         cmocka_unit_test(test_store__refuses_folders_and_what_is_not_there),
         cmocka_unit_test(test_store__refuses_to_write_a_read_only_file),
+        cmocka_unit_test(test_store__says_that_a_file_may_not_be_read),
         cmocka_unit_test(test_store__reads_in_a_read_only_folder_but_never_stale),
         cmocka_unit_test(test_store__keeps_earlier_cells_when_the_disk_is_full),
+        cmocka_unit_test(test_store__reads_on_a_full_disk),
         cmocka_unit_test(test_store__says_that_a_file_is_damaged),
         cmocka_unit_test(test_store__says_that_its_schema_is_damaged),
         cmocka_unit_test(test_store__bends_to_a_cut_file),
