@@ -33,16 +33,15 @@ static void print_help(const mp_usage *u)
 {
     printf("usage: mpbench %s%s%s%s\n\n%s\n", u->command, *u->operands ? " " : "", u->operands,
            u->option_count ? " [options]" : "", u->summary);
-    if (u->option_count)
-        puts("\noptions:");
+    puts("\noptions:");
     for (int i = 0; i < u->option_count; i++) {
         const mp_option *o = &u->options[i];
         char left[64];
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->meta ? " " : "",
                  o->meta ? o->meta : "");
-        printf("  %-22s %s\n", left, o->help);
+        printf("  %-24s %s\n", left, o->help);
     }
-    printf("  %-22s %s\n", "--help", "this page");
+    printf("  %-24s %s\n", "--help", "this page");
 }
 
 static bool wrong(const mp_usage *u, const char *text, const char *about)

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/report.h"
 #include "harness/run.h"
@@ -89,7 +90,7 @@ void mp_report_progress(const mp_cell_report *c)
                 summary(c, "seconds", "%.3f").text, summary(c, "latent_rel_l2", "%.3g").text,
                 summary(c, "image_rel_l2", "%.3g").text, summary(c, "peak_mib", "%.0f").text);
     fputs(mp_report_actions(&c->result).text, stderr);
-    fputs("          \n", stderr); /* over the rest of a progress line */
+    fputs(isatty(STDERR_FILENO) ? "          \n" : "\n", stderr); /* over a progress line */
     if (c->result.error) {
         fputs("      ", stderr);
         mp_print_plain(stderr, c->result.error, 6);

@@ -257,13 +257,17 @@ static mp_code open_immutable(mp_store *s, mp_error *err)
     return err->code;
 }
 
+/* What a killed writer has committed may all be in the other file. */
 static mp_code check_filled(const mp_store *s, mp_error *err)
 {
+    struct stat st;
+
     if (s->version)
         return MP_OK;
-    return mp_error_set(err, MP_EMISSING,
-                        "%s: is an empty database; record something with `mpbench run` first",
-                        s->path);
+    const bool begun = !stat(s->path, &st) && st.st_size > 0;
+    return mp_error_set(
+        err, MP_EMISSING, "%s: is an empty database; record something with `mpbench run` first%s",
+        s->path, begun ? ", or copy its -wal file, too, if that stayed where it comes from" : "");
 }
 
 /* Whether the last call failed since SQLite could not make its files beside the database. */

@@ -286,13 +286,13 @@ static void test_options__help_goes_to_stdout_and_ends_well(void **state)
     assert_string_equal(c.out, "usage: mpbench try FILE... [options]\n\n"
                                "Does nothing.\n\n"
                                "options:\n"
-                               "  --dry-run              check everything\n"
-                               "  --db FILE              database\n"
-                               "  --format F             text or json\n"
-                               "  --threads N            threads\n"
-                               "  --only KEY=VAL         cells\n"
-                               "  --exact-long-name      name wider than the column\n"
-                               "  --help                 this page\n");
+                               "  --dry-run                check everything\n"
+                               "  --db FILE                database\n"
+                               "  --format F               text or json\n"
+                               "  --threads N              threads\n"
+                               "  --only KEY=VAL           cells\n"
+                               "  --exact-long-name        name wider than the column\n"
+                               "  --help                   this page\n");
     assert_false(PARSE(&c, "-h"));
     assert_int_equal(c.status, MP_EXIT_OK);
     close_command(&c);

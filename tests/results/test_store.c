@@ -841,6 +841,20 @@ static void test_store__refuses_to_read_an_empty_file_and_fills_it(void **state)
     assert_sql(path, "PRAGMA user_version", "5");
 }
 
+/* A copy of the file alone, of a writer that was killed before anything moved there. */
+static void test_store__asks_for_the_other_file_of_a_killed_writer(void **state)
+{
+    (void)state;
+    const char *path = scratch_file("begun.db");
+    sqlite3 *db;
+
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    refuses(path, MP_STORE_READ, MP_EMISSING,
+            "is an empty database; record something with `mpbench run` first, or copy its -wal");
+}
+
 static void test_store__refuses_folders_and_what_is_not_there(void **state)
 {
     (void)state;
@@ -1179,6 +1193,7 @@ int main(void)
         cmocka_unit_test(test_store__refuses_another_programs_database),
         cmocka_unit_test(test_store__refuses_what_is_no_database),
         cmocka_unit_test(test_store__refuses_to_read_an_empty_file_and_fills_it),
+        cmocka_unit_test(test_store__asks_for_the_other_file_of_a_killed_writer),
         cmocka_unit_test(test_store__refuses_folders_and_what_is_not_there),
         cmocka_unit_test(test_store__refuses_to_write_a_read_only_file),
         cmocka_unit_test(test_store__says_that_a_file_may_not_be_read),
