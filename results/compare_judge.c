@@ -78,9 +78,13 @@ static bool within_fp32(const mp_judgement *j, const drift *d)
 
 /* Drift is deterministic on one machine: any difference is one, but for what lies within the noise
  * that the reference itself has.  Another machine moves the bits, and with them the drift, by as
- * much as that noise; other code, which may round elsewhere, by the margin. */
+ * much as that noise; other code and other instruction sets, which may round elsewhere, by the
+ * margin. */
 static void judge_drift(const mp_judgement *j, const setting *in, drift *d)
 {
+    const bool rounds_alike = in->same_code && in->same_isa;
+    const char *other = in->same_code ? "another instruction set" : "other code";
+
     d->verdict = direction(j, d->a, d->b);
     snprintf(d->why, sizeof d->why, "%s%s%s",
              d->same_bits       ? "same bits"
@@ -100,13 +104,13 @@ static void judge_drift(const mp_judgement *j, const setting *in, drift *d)
         d->verdict = MP_NOISE;
         snprintf(d->why, sizeof d->why, "other machines, less than the reference's noise, %.2g",
                  d->noise);
-    } else if (!in->same_code && within_margin(j, d)) {
+    } else if (!rounds_alike && within_margin(j, d)) {
         d->verdict = MP_NOISE;
-        snprintf(d->why, sizeof d->why, "other code rounds elsewhere: within a factor of %g",
+        snprintf(d->why, sizeof d->why, "%s rounds elsewhere: within a factor of %g", other,
                  DRIFT_MARGIN);
-    } else if (!in->same_code && within_fp32(j, d)) {
+    } else if (!rounds_alike && within_fp32(j, d)) {
         d->verdict = MP_NOISE;
-        snprintf(d->why, sizeof d->why, "other code sums in another order, as far as in fp32");
+        snprintf(d->why, sizeof d->why, "%s sums in another order, as far as in fp32", other);
     } else if (d->verdict == MP_WORSE && fabs(d->b - d->a) <= d->limit * fabs(d->a)) {
         d->verdict = MP_SAME;
         snprintf(d->why, sizeof d->why, "within the %g %% that the scenario allows",

@@ -621,6 +621,23 @@ static void test_judge__gives_other_code_a_margin(void **state)
     assert_verdict("a", "same", "peak_mib", "worse", "beyond 5 %");
 }
 
+/* A gate on machines of two kinds must not fail for the last bits. */
+static void test_judge__gives_another_instruction_set_the_margin(void **state)
+{
+    (void)state;
+    const int64_t a = add_run_that_told("a", "one", "native", (mp_pair){"isa", "avx2"});
+    const int64_t b = add_run_that_told("b", "two", "native", (mp_pair){"isa", "amx"});
+    const int64_t c = add_run_that_told("c", "two", "native", (mp_pair){"isa", "amx"});
+
+    add_drift(a, "precision.default=bf16", 0.0131);
+    add_drift(b, "precision.default=bf16", 0.0132);
+    add_drift(c, "precision.default=bf16", 0.0263);
+    assert_verdict("a", "b", "latent_rel_l2", "noise",
+                   "another instruction set rounds elsewhere: within a factor of 2");
+    assert_verdict("a", "c", "latent_rel_l2", "worse", "other instruction sets");
+    assert_verdict("b", "c", "latent_rel_l2", "worse", "exact");
+}
+
 static void test_judge__lets_two_right_fp32_runs_differ(void **state)
 {
     (void)state;
@@ -1765,6 +1782,7 @@ int main(void)
         WITH_STORE(test_select__refuses_more_conditions_than_it_holds),
         WITH_STORE(test_judge__takes_any_drift_for_exact),
         WITH_STORE(test_judge__gives_other_code_a_margin),
+        WITH_STORE(test_judge__gives_another_instruction_set_the_margin),
         WITH_STORE(test_judge__lets_two_right_fp32_runs_differ),
         WITH_STORE(test_judge__knows_nan_and_infinity),
         WITH_STORE(test_judge__ignores_what_lies_in_the_references_own_noise),
