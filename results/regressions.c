@@ -191,7 +191,7 @@ static bool is_deterministic(const finder *f, const mp_subject *s, const int *go
         if (build_of(f, good[i - 1]) == build_of(f, good[i])) {
             if (f->h->observations[good[i - 1]].outputs != f->h->observations[good[i]].outputs)
                 return false;
-            seen = *f->h->observations[good[i]].outputs != '\0';
+            seen |= *f->h->observations[good[i]].outputs != '\0';
         }
     return seen;
 }
@@ -282,21 +282,32 @@ static bool ended_alike(const mp_observation *a, const mp_observation *b)
     return a->as_expected == b->as_expected && a->status == b->status && a->outcome == b->outcome;
 }
 
+/* An end as before an earlier finding: that one is over, and so are all since. */
+static bool ends_as_before(finder *f, int first, int observation)
+{
+    const mp_observation *o = f->h->observations;
+
+    for (int i = first; i < f->out->count; i++) {
+        const mp_finding *earlier = &f->out->items[i];
+        if (earlier->state != MP_FINDING_FIXED && earlier->direction <= 0 &&
+            ended_alike(&o[earlier->before], &o[observation])) {
+            mark_fixed(f, i, observation);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void compare_outcomes(finder *f, int subject)
 {
     const mp_subject *s = &f->h->subjects[subject];
     const mp_observation *o = f->h->observations;
-    int last = -1; /* finding that a return to the old outcome fixes */
+    const int first = f->out->count;
 
     for (int b = s->first + 1; b < s->first + s->count && !f->err->code; b++) {
         const int a = b - 1;
-        if (ended_alike(&o[a], &o[b]))
+        if (ended_alike(&o[a], &o[b]) || ends_as_before(f, first, b))
             continue;
-        if (last >= 0 && ended_alike(&o[f->out->items[last].before], &o[b])) {
-            mark_fixed(f, last, b);
-            last = -1;
-            continue;
-        }
         const int direction = (int)o[b].as_expected - (int)o[a].as_expected;
         char *what = outcome_text(&o[a], &o[b]);
         if (!what)
@@ -319,8 +330,6 @@ static void compare_outcomes(finder *f, int subject)
                                        .severity = direction < 0 ? FAILS : 0,
                                        .what = what}))
             mp_free(what);
-        else if (direction <= 0)
-            last = f->out->count - 1;
     }
 }
 

@@ -451,6 +451,26 @@ static void test_regressions__puts_a_newly_failing_cell_first(void **state)
     mp_store_close(s);
 }
 
+static void test_regressions__knows_that_a_good_end_fixes_all_ways_to_fail(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("ways.db");
+
+    nights(s, 0, 2, 2);
+    night_of(s, &(night_cell){.status = "error", .unexpected = true});
+    night_of(s, &(night_cell){.status = "crash", .unexpected = true});
+    nights(s, 4, 6, 2);
+    seen x = look(s, recording);
+    assert_int_equal(x.f.count, 2);
+    assert_int_equal(x.f.open, 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(x.f.items[i].state, MP_FINDING_FIXED);
+        assert_int_equal(x.f.items[i].fixed, 4);
+    }
+    forget(&x);
+    mp_store_close(s);
+}
+
 /* ---- acknowledging -------------------------------------------------------------------------- */
 
 static void acknowledge(mp_store *s, int64_t id, bool siblings, const char *why, mp_code code,
@@ -758,6 +778,7 @@ int main(void)
         cmocka_unit_test(test_regressions__holds_a_library_to_the_bits_that_it_kept),
         cmocka_unit_test(test_regressions__raises_an_alarm_when_better_bits_are_lost),
         cmocka_unit_test(test_regressions__puts_a_newly_failing_cell_first),
+        cmocka_unit_test(test_regressions__knows_that_a_good_end_fixes_all_ways_to_fail),
         cmocka_unit_test(test_regressions__keeps_an_acknowledgement_and_its_reason),
         cmocka_unit_test(test_regressions__takes_the_newest_event_by_its_time),
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
