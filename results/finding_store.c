@@ -8,7 +8,7 @@
 #include "results/metrics.h"
 #include "results/regressions_internal.h"
 
-enum { FINDINGS_SINCE = 5, MIN_SEGMENT = 3 };
+enum { FINDINGS_SINCE = 5 };
 
 #define NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 #define NEWEST_EVENT                                                                           \
@@ -22,7 +22,6 @@ typedef struct recall {
     const mp_history *h;
     const mp_regression_options *o;
     mp_findings *f;
-    int32_t *by_cell;            /* observations in order of their cells' ids */
     mp_finding_state *on_record; /* of each finding that has an id */
     mp_error *err;
 } recall;
@@ -33,58 +32,6 @@ static mp_code no_memory(mp_error *err)
 }
 
 /* ---- finding again -------------------------------------------------------------------------- */
-
-static int by_cell_id(const void *a, const void *b, void *observations)
-{
-    const mp_observation *o = observations;
-    const int64_t x = o[*(const int32_t *)a].cell, y = o[*(const int32_t *)b].cell;
-
-    return (x > y) - (x < y);
-}
-
-static mp_code sort_cells(recall *r)
-{
-    const size_t n = (size_t)r->h->observation_count;
-
-    r->by_cell = mp_alloc(n, sizeof *r->by_cell);
-    if (!r->by_cell)
-        return no_memory(r->err);
-    for (size_t i = 0; i < n; i++)
-        r->by_cell[i] = (int32_t)i;
-    qsort_r(r->by_cell, n, sizeof *r->by_cell, by_cell_id, r->h->observations);
-    return MP_OK;
-}
-
-/* -1: not in this part of the history. */
-static int observation_of(const recall *r, int64_t cell)
-{
-    int low = 0, high = r->h->observation_count;
-
-    while (low < high) {
-        const int middle = low + (high - low) / 2;
-        if (r->h->observations[r->by_cell[middle]].cell < cell)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < r->h->observation_count && r->h->observations[r->by_cell[low]].cell == cell
-               ? r->by_cell[low]
-               : -1;
-}
-
-static int subject_of(const recall *r, int observation)
-{
-    int low = 0, high = r->h->subject_count - 1;
-
-    while (low < high) {
-        const int middle = low + (high - low + 1) / 2;
-        if (r->h->subjects[middle].first <= observation)
-            low = middle;
-        else
-            high = middle - 1;
-    }
-    return low;
-}
 
 /* A finding as the database has it. */
 typedef struct recorded {
@@ -114,8 +61,7 @@ static bool is_same(const recall *r, const mp_finding *x, const recorded *d)
         return false;
     if (!by_statistics(d->kind))
         return x->kind == d->kind && x->after == d->after;
-    const int least = r->o->min_segment > 0 ? r->o->min_segment : MIN_SEGMENT;
-    return abs(x->after - d->after) < least && same_series(&r->h->series[x->series], d);
+    return abs(x->after - d->after) < r->o->min_segment && same_series(&r->h->series[x->series], d);
 }
 
 /* Findings still are in order of their subjects. */
@@ -175,7 +121,7 @@ static mp_code add_withdrawn(recall *r, int64_t id)
 
 static void recall_one(recall *r, const recorded *d)
 {
-    const int subject = subject_of(r, d->after);
+    const int subject = r->h->observations[d->after].subject;
     mp_finding *x = nearest(r, subject, d);
 
     if (!x) {
@@ -218,7 +164,7 @@ static mp_code recall_all(recall *r)
         const recorded d = {.id = sqlite3_column_int64(q, 0),
                             .kind = (mp_finding_kind)kind,
                             .state = (mp_finding_state)state,
-                            .after = observation_of(r, sqlite3_column_int64(q, 2)),
+                            .after = mp_history_find(r->h, sqlite3_column_int64(q, 2)),
                             .metric = mp_db_text(q, 3),
                             .stage = mp_db_text(q, 4),
                             .module = mp_db_text(q, 6),
@@ -359,10 +305,9 @@ mp_code mp_findings_recall(mp_store *s, const mp_history *h, const mp_regression
     r.on_record = mp_alloc((size_t)f->count, sizeof *r.on_record);
     if (!r.on_record)
         no_memory(err);
-    else if (!sort_cells(&r))
+    else
         recall_and_record(&r);
     mp_free(r.on_record);
-    mp_free(r.by_cell);
     return err->code;
 }
 

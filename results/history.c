@@ -41,12 +41,10 @@ typedef struct loader {
     int *runs_by_id;   /* indices */
     found *found;
     int found_count, found_room;
-    int32_t *by_cell;    /* observations in order of their cells' ids */
-    int32_t *subject_of; /* of each observation */
-    shelf *shelves;      /* of each subject */
-    int at_cell;         /* place in by_cell: queries come in order of cells, too */
-    int64_t at_cell_id;  /* the cell whose rows are being read */
-    int at_series;       /* place on its subject's shelf */
+    shelf *shelves;     /* of each subject */
+    int at_cell;        /* place in by_cell: queries come in order of cells, too */
+    int64_t at_cell_id; /* the cell whose rows are being read */
+    int at_series;      /* place on its subject's shelf */
     mp_error *err;
 } loader;
 
@@ -261,9 +259,8 @@ static mp_code place_cells(loader *l)
     qsort(l->found, n, sizeof *l->found, by_place);
     h->subjects = mp_alloc(n, sizeof *h->subjects);
     h->observations = mp_alloc(n, sizeof *h->observations);
-    l->by_cell = mp_alloc(n, sizeof *l->by_cell);
-    l->subject_of = mp_alloc(n, sizeof *l->subject_of);
-    if (!h->subjects || !h->observations || !l->by_cell || !l->subject_of) {
+    h->by_cell = mp_alloc(n, sizeof *h->by_cell);
+    if (!h->subjects || !h->observations || !h->by_cell) {
         no_memory(l);
         return MP_ENOMEM;
     }
@@ -274,11 +271,11 @@ static mp_code place_cells(loader *l)
         }
         h->subjects[h->subject_count - 1].count++;
         h->observations[i] = l->found[i].seen;
-        l->subject_of[i] = h->subject_count - 1;
-        l->by_cell[i] = i;
+        h->observations[i].subject = h->subject_count - 1;
+        h->by_cell[i] = i;
     }
     h->observation_count = l->found_count;
-    qsort_r(l->by_cell, n, sizeof *l->by_cell, by_cell_id, h->observations);
+    qsort_r(h->by_cell, n, sizeof *h->by_cell, by_cell_id, h->observations);
     l->shelves = mp_alloc((size_t)h->subject_count, sizeof *l->shelves);
     if (!l->shelves)
         no_memory(l);
@@ -324,14 +321,14 @@ static int32_t observation_of(loader *l, int64_t cell)
 {
     const mp_history *h = l->h;
 
-    while (l->at_cell < h->observation_count && h->observations[l->by_cell[l->at_cell]].cell < cell)
+    while (l->at_cell < h->observation_count && h->observations[h->by_cell[l->at_cell]].cell < cell)
         l->at_cell++;
-    if (l->at_cell == h->observation_count || h->observations[l->by_cell[l->at_cell]].cell != cell)
+    if (l->at_cell == h->observation_count || h->observations[h->by_cell[l->at_cell]].cell != cell)
         return -1;
     if (l->at_cell_id != cell)
         l->at_series = 0;
     l->at_cell_id = cell;
-    return l->by_cell[l->at_cell];
+    return h->by_cell[l->at_cell];
 }
 
 static void begin_rows(loader *l)
@@ -410,7 +407,7 @@ static growing *series_of(loader *l, shelf *s, const row_key *r)
 
 static void add_point(loader *l, int32_t observation, const row_key *r, double value)
 {
-    growing *g = series_of(l, &l->shelves[l->subject_of[observation]], r);
+    growing *g = series_of(l, &l->shelves[l->h->observations[observation].subject], r);
 
     if (!g)
         return;
@@ -585,8 +582,6 @@ static void free_loader(loader *l)
     mp_free(l->run_keys);
     mp_free(l->runs_by_id);
     mp_free(l->found);
-    mp_free(l->by_cell);
-    mp_free(l->subject_of);
 }
 
 static bool wants_stages(const mp_history_filter *f)
@@ -651,9 +646,26 @@ void mp_history_free(mp_history *h)
         mp_free((void *)h->series[i].value);
     }
     mp_free(h->series);
+    mp_free(h->by_cell);
     mp_free(h->observations);
     mp_free(h->subjects);
     mp_free(h->runs);
     mp_texts_free(h->texts);
     mp_free(h);
+}
+
+int mp_history_find(const mp_history *h, int64_t cell)
+{
+    int low = 0, high = h->observation_count;
+
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        if (h->observations[h->by_cell[middle]].cell < cell)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < h->observation_count && h->observations[h->by_cell[low]].cell == cell
+               ? h->by_cell[low]
+               : -1;
 }

@@ -38,7 +38,7 @@ typedef struct mp_subject {
 /* One cell of one run: the newest, where --resume left several. */
 typedef struct mp_observation {
     int64_t cell;
-    int run;                      /* index */
+    int run, subject;             /* indices */
     bool as_expected;             /* status is the one that the scenario expects */
     const char *status, *outcome; /* outcome "": none */
     const char *outputs; /* SHA-256 over the hashes of all outputs by name; "": none on record */
@@ -57,6 +57,7 @@ typedef struct mp_history {
     mp_history_run *runs;
     mp_subject *subjects; /* by scenario, key, engine, device, fingerprint; then inputs */
     mp_observation *observations;
+    int32_t *by_cell;  /* observations in order of their cells' ids */
     mp_series *series; /* by subject, metric, stage, step, module */
     int run_count, subject_count, observation_count, series_count;
     mp_texts *texts;
@@ -71,5 +72,7 @@ typedef struct mp_history_filter {
  * Seconds of a stage are the median over the cell's repeats. */
 mp_code mp_history_load(mp_store *s, const mp_history_filter *f, mp_history **out, mp_error *err);
 void mp_history_free(mp_history *h); /* NULL is fine */
+/* The observation of a cell; -1: it is none of this history's. */
+int mp_history_find(const mp_history *h, int64_t cell);
 
 #endif

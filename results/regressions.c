@@ -19,20 +19,12 @@ static const double P = 0.001; /* of a change point, before false-discovery cont
  * judge. */
 static const double NOISY_DRIFT_EFFECT = 0.05;
 
-enum { MIN_SEGMENT = 3 };
-static const double FALSE_DISCOVERY = 0.05;
-
 typedef struct finder {
     const mp_history *h;
     const mp_regression_options *o;
     mp_findings *out;
     mp_error *err;
 } finder;
-
-static int min_segment(const finder *f)
-{
-    return f->o->min_segment > 0 ? f->o->min_segment : MIN_SEGMENT;
-}
 
 static void no_memory(finder *f)
 {
@@ -519,7 +511,7 @@ static void judge_series(finder *f, int series)
     const mp_series *s = &f->h->series[series];
     const mp_metric_kind kind =
         mp_metric_kind_of(s->metric, s->unit, f->h->subjects[s->subject].engine);
-    const mp_change_options o = {.min_segment = min_segment(f),
+    const mp_change_options o = {.min_segment = f->o->min_segment,
                                  .p = P,
                                  .effect = kind.class == MP_METRIC_EXACT ? NOISY_DRIFT_EFFECT
                                                                          : kind.effect,
@@ -547,7 +539,6 @@ static void judge_series(finder *f, int series)
  * test, too, that found nothing. */
 static void control_false_discovery(finder *f)
 {
-    const double limit = f->o->false_discovery > 0 ? f->o->false_discovery : FALSE_DISCOVERY;
     mp_findings *all = f->out;
     int tests = 0, kept = 0;
 
@@ -569,7 +560,9 @@ static void control_false_discovery(finder *f)
         for (int i = 0; i < all->count; i++) {
             mp_finding x = all->items[i];
             x.q = isnan(x.p) ? NAN : q[tests++];
-            if (x.q > limit)
+            if (isnan(x.q) != isnan(x.p))
+                no_memory(f);
+            if (x.q > f->o->false_discovery)
                 mp_free(x.what);
             else
                 all->items[kept++] = x;
@@ -630,13 +623,23 @@ static void judge_subject(finder *f, int subject, series_range r)
     mp_free(good);
 }
 
+static mp_regression_options with_defaults(const mp_regression_options *o)
+{
+    mp_regression_options with = *o;
+
+    with.min_segment = o->min_segment > 0 ? o->min_segment : 3;
+    with.false_discovery = o->false_discovery > 0 ? o->false_discovery : 0.05;
+    return with;
+}
+
 mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_options *o,
                        mp_findings *out, mp_error *err)
 {
-    finder f = {.h = h, .o = o, .out = out, .err = err};
+    const mp_regression_options with = with_defaults(o);
+    finder f = {.h = h, .o = &with, .out = out, .err = err};
     series_range r = {0};
 
-    *out = (mp_findings){.shortest = -1, .least = o->otava ? 2 : 2 * min_segment(&f)};
+    *out = (mp_findings){.shortest = -1, .least = o->otava ? 2 : 2 * with.min_segment};
     for (int i = 0; i < h->subject_count && !err->code; i++) {
         for (r.end = r.first; r.end < h->series_count && h->series[r.end].subject == i;)
             r.end++;
@@ -646,7 +649,7 @@ mp_code mp_findings_of(mp_store *s, const mp_history *h, const mp_regression_opt
     if (!err->code && !o->otava)
         control_false_discovery(&f);
     if (!err->code && !o->otava) /* what is on record was found in the other way */
-        mp_findings_recall(s, h, o, out, err);
+        mp_findings_recall(s, h, &with, out, err);
     for (int i = 0; i < out->count; i++) {
         mp_finding *x = &out->items[i];
         x->open = x->state == MP_FINDING_CONFIRMED && x->direction <= 0;
