@@ -81,10 +81,9 @@ static mp_code find_run(mp_store *s, const char *name, mp_against *out, mp_error
 mp_code mp_baseline_set(mp_store *s, const mp_baseline_info *b, int64_t *run, mp_error *err)
 {
     /* Never before the one that it replaces, whatever the clock says. */
-    static const char sql[] =
-        "INSERT INTO baseline (uuid, name, run, at, why) VALUES (?1, ?2, ?3, "
-        "max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), coalesce((SELECT max(at) FROM baseline WHERE "
-        "name = ?2), '')), ?4)";
+    static const char sql[] = "INSERT INTO baseline (uuid, name, run, at, why) VALUES (?1, ?2, ?3, "
+                              "max(" MP_DB_NOW ", coalesce((SELECT max(at) FROM baseline WHERE "
+                              "name = ?2), '')), ?4)";
     sqlite3_stmt *q = NULL;
     mp_against found;
     bool row;

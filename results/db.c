@@ -81,6 +81,15 @@ mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err)
     return code == SQLITE_ROW || code == SQLITE_DONE ? MP_OK : mp_db_fail(s, err);
 }
 
+mp_code mp_db_put(mp_store *s, sqlite3_stmt *q, mp_error *err)
+{
+    bool row;
+
+    mp_db_step(s, q, &row, err);
+    sqlite3_reset(q);
+    return err->code;
+}
+
 mp_code mp_db_exec(mp_store *s, const char *sql, mp_error *err)
 {
     return sqlite3_exec(s->db, sql, NULL, NULL, NULL) ? mp_db_fail(s, err) : MP_OK;
@@ -94,6 +103,18 @@ mp_code mp_db_begin_reading(mp_store *s, mp_error *err)
 void mp_db_end_reading(mp_store *s)
 {
     sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+mp_code mp_db_begin_writing(mp_store *s, mp_error *err)
+{
+    return mp_db_exec(s, "BEGIN IMMEDIATE", err);
+}
+
+mp_code mp_db_end_writing(mp_store *s, mp_error *err)
+{
+    if (err->code || mp_db_exec(s, "COMMIT", err))
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return err->code;
 }
 
 void mp_db_list(mp_store *s, const char *sql, const char *key, char *out, size_t size)

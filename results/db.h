@@ -12,6 +12,9 @@
 
 #include "results/store.h"
 
+/* The time of day as it is recorded everywhere: UTC, ISO 8601, to the millisecond. */
+#define MP_DB_NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
 struct mp_store {
     sqlite3 *db;
     char *path;
@@ -24,11 +27,17 @@ mp_code mp_db_prepare(mp_store *s, const char *sql, sqlite3_stmt **out, mp_error
 mp_code mp_db_bind(mp_store *s, sqlite3_stmt *q, mp_error *err, const char *types, ...);
 /* *row false: no more rows. */
 mp_code mp_db_step(mp_store *s, sqlite3_stmt *q, bool *row, mp_error *err);
+/* One row through a statement that writes and whose parameters are bound. */
+mp_code mp_db_put(mp_store *s, sqlite3_stmt *q, mp_error *err);
 /* Statements without parameters whose rows, if any, do not matter. */
 mp_code mp_db_exec(mp_store *s, const char *sql, mp_error *err);
 /* Everything read between the two is of one moment, whoever writes meanwhile. */
 mp_code mp_db_begin_reading(mp_store *s, mp_error *err);
 void mp_db_end_reading(mp_store *s);
+/* Everything written between the two, from what is read there, or nothing of it: the end commits,
+ * and rolls back after any failure, which it returns. */
+mp_code mp_db_begin_writing(mp_store *s, mp_error *err);
+mp_code mp_db_end_writing(mp_store *s, mp_error *err);
 /* MP_EDB with SQLite's own words, the file and what helps. */
 mp_code mp_db_fail(mp_store *s, mp_error *err);
 /* The first column of all rows, for a message: each short and fit for a terminal, as many as there

@@ -10,12 +10,12 @@
 
 enum { FINDINGS_SINCE = 5 };
 
-#define NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 #define NEWEST_EVENT                                                                           \
     "(SELECT e.id FROM finding_event e WHERE e.finding = finding.id ORDER BY e.at DESC, e.id " \
     "DESC LIMIT 1)"
 /* By time, since older events come by merge; so none may say that it was before those on record. */
-#define LATEST "max(" NOW ", coalesce((SELECT max(at) FROM finding_event WHERE finding = ?1), ''))"
+#define LATEST \
+    "max(" MP_DB_NOW ", coalesce((SELECT max(at) FROM finding_event WHERE finding = ?1), ''))"
 
 typedef struct recall {
     mp_store *s;
@@ -210,15 +210,6 @@ static void key_of(const recall *r, const mp_finding *x, char key[65])
     mp_sha256_final(&hash, key);
 }
 
-static mp_code put(recall *r, sqlite3_stmt *q)
-{
-    bool row;
-
-    mp_db_step(r->s, q, &row, r->err);
-    sqlite3_reset(q);
-    return r->err->code;
-}
-
 static mp_code id_of_key(recall *r, const char *key, int64_t *id)
 {
     sqlite3_stmt *q = NULL;
@@ -238,12 +229,12 @@ static mp_code put_finding(recall *r, sqlite3_stmt *q, mp_finding *x)
     char key[65];
 
     key_of(r, x, key);
-    if (mp_db_bind(r->s, q, r->err, "ttttttttitii", key, mp_finding_kind_names[x->kind], s->key,
+    if (mp_db_bind(r->s, q, r->err, "tttttttttitii", key, mp_finding_kind_names[x->kind], s->key,
                    s->scenario, s->engine, s->device, s->fingerprint, x->metric,
-                   (int64_t)(m ? m->step : -1), m ? m->module : "",
+                   m ? m->stage : "run", (int64_t)(m ? m->step : -1), m ? m->module : "",
                    r->h->observations[x->before].cell, r->h->observations[x->after].cell) ||
-        sqlite3_bind_text(q, 13, m ? m->stage : "run", -1, SQLITE_TRANSIENT) || put(r, q))
-        return r->err->code ? r->err->code : mp_db_fail(r->s, r->err);
+        mp_db_put(r->s, q, r->err))
+        return r->err->code;
     return id_of_key(r, key, &x->id);
 }
 
@@ -254,7 +245,7 @@ static mp_code put_event(recall *r, sqlite3_stmt *q, int64_t id, mp_finding_stat
 
     if (!mp_db_bind(r->s, q, r->err, "ittddd", id, mp_finding_state_names[state], why,
                     x ? x->value_before : NAN, x ? x->value_after : NAN, x ? x->p : NAN))
-        put(r, q);
+        mp_db_put(r->s, q, r->err);
     return r->err->code;
 }
 
@@ -262,7 +253,7 @@ static mp_code record(recall *r)
 {
     static const char finding_sql[] =
         "INSERT OR IGNORE INTO finding (key, kind, cell_key, scenario, engine, device, "
-        "fingerprint, metric, step, module, before_cell, after_cell, stage) VALUES (?, ?, ?, ?, ?, "
+        "fingerprint, metric, stage, step, module, before_cell, after_cell) VALUES (?, ?, ?, ?, ?, "
         "?, ?, ?, ?, ?, ?, ?, ?)";
     static const char event_sql[] =
         "INSERT INTO finding_event (finding, at, state, why, before, after, p) VALUES (?1, " LATEST
@@ -287,12 +278,13 @@ static mp_code record(recall *r)
 
 static mp_code recall_and_record(recall *r)
 {
-    if (mp_db_exec(r->s, r->o->record ? "BEGIN IMMEDIATE" : "BEGIN", r->err))
+    if (!r->o->record)
+        return recall_all(r);
+    if (mp_db_begin_writing(r->s, r->err))
         return r->err->code;
-    if (!recall_all(r) && r->o->record && !record(r) && !mp_db_exec(r->s, "COMMIT", r->err))
-        return MP_OK;
-    mp_db_end_reading(r->s);
-    return r->err->code;
+    if (!recall_all(r))
+        record(r);
+    return mp_db_end_writing(r->s, r->err);
 }
 
 mp_code mp_findings_recall(mp_store *s, const mp_history *h, const mp_regression_options *o,
@@ -360,12 +352,9 @@ mp_code mp_findings_acknowledge(mp_store *s, const int64_t *ids, int n, bool sib
                                 const char *why, int *count, mp_error *err)
 {
     *count = 0;
-    if (mp_db_exec(s, "BEGIN IMMEDIATE", err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     for (int i = 0; i < n && !err->code; i++)
         acknowledge(s, ids[i], siblings, why, count, err);
-    if (!err->code && !mp_db_exec(s, "COMMIT", err))
-        return MP_OK;
-    mp_db_end_reading(s);
-    return err->code;
+    return mp_db_end_writing(s, err);
 }

@@ -288,18 +288,9 @@ static mp_merge_count *count_of(merger *m, const mp_db_table *t)
                                       : &m->report->rest;
 }
 
-static mp_code put(mp_store *s, sqlite3_stmt *q, mp_error *err)
-{
-    bool row;
-
-    mp_db_step(s, q, &row, err);
-    sqlite3_reset(q);
-    return err->code;
-}
-
 static mp_code insert_row(merger *m, const mp_db_table *t, const id_statements *q, int64_t id)
 {
-    if (bind_row(m, t, q->read, q->insert) || put(m->out, q->insert, m->err))
+    if (bind_row(m, t, q->read, q->insert) || mp_db_put(m->out, q->insert, m->err))
         return m->err->code;
     count_of(m, t)->added++;
     return add_id(m, &m->maps[t - m->all->tables], id, sqlite3_last_insert_rowid(m->out->db), true);
@@ -315,7 +306,7 @@ static mp_code meet_row(merger *m, const mp_db_table *t, const id_statements *q,
 
     sqlite3_reset(q->find);
     if (update && (bind_row(m, t, q->read, q->update) || sqlite3_bind_int64(q->update, 1, to) ||
-                   put(m->out, q->update, m->err)))
+                   mp_db_put(m->out, q->update, m->err)))
         return mp_db_fail(m->out, m->err);
     if (!same && !update && !(fixed && later))
         note_kept(m, t, q->read);
@@ -371,7 +362,7 @@ static mp_code prepare_insert(merger *m, const mp_db_table *t, sqlite3_stmt **ou
 static mp_code add_row(merger *m, const mp_db_table *t, sqlite3_stmt *read, sqlite3_stmt *insert,
                        bool *added)
 {
-    if (bind_row(m, t, read, insert) || put(m->out, insert, m->err))
+    if (bind_row(m, t, read, insert) || mp_db_put(m->out, insert, m->err))
         return m->err->code;
     *added = sqlite3_changes(m->out->db) != 0;
     m->report->rest.added += *added;
@@ -455,7 +446,7 @@ static mp_code meet_content(merger *m, const mp_db_table *t, const content_state
     else if (!strcmp(t->name, "reference") &&
              !sqlite3_bind_value(q->older, 1, sqlite3_column_value(q->read, 0)) &&
              !sqlite3_bind_value(q->older, 2, sqlite3_column_value(q->read, 1)))
-        put(m->out, q->older, m->err);
+        mp_db_put(m->out, q->older, m->err);
     return m->err->code;
 }
 
@@ -499,9 +490,9 @@ static mp_code merge_all(merger *m)
     if (mp_db_tables_check(m->all, m->in, err) || mp_db_tables_check(m->all, m->out, err) ||
         mp_db_begin_reading(m->in, err))
         return err->code;
-    if (!note_strangers(m) && !mp_db_exec(m->out, "BEGIN IMMEDIATE", err)) {
-        if (merge_tables(m) || mp_db_exec(m->out, "COMMIT", err))
-            sqlite3_exec(m->out->db, "ROLLBACK", NULL, NULL, NULL);
+    if (!note_strangers(m) && !mp_db_begin_writing(m->out, err)) {
+        merge_tables(m);
+        mp_db_end_writing(m->out, err);
     }
     mp_db_end_reading(m->in);
     if (m->report->kept > MAX_NOTES)

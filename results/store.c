@@ -7,25 +7,9 @@
 #include "results/db.h"
 #include "results/metrics.h"
 
-#define NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
-
 /* ---- transactions --------------------------------------------------------------------------- */
 
-static mp_code begin(mp_store *s, mp_error *err)
-{
-    return mp_db_exec(s, "BEGIN IMMEDIATE", err);
-}
-
-/* Commits, or on any failure leaves the database as it was. */
-static mp_code end(mp_store *s, mp_error *err)
-{
-    if (!err->code && !mp_db_exec(s, "COMMIT", err))
-        return MP_OK;
-    sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-    return err->code;
-}
-
-/* The same for what only begins: a kill leaves it, and a power cut may take it, but no result with
+/* Of what only begins: a kill leaves it, and a power cut may take it, but no result with
  * it.  So nobody waits for the disk; the next result takes it there. */
 static mp_code announce(mp_store *s, mp_error *err)
 {
@@ -34,18 +18,8 @@ static mp_code announce(mp_store *s, mp_error *err)
 
 static mp_code announced(mp_store *s, mp_error *err)
 {
-    end(s, err);
+    mp_db_end_writing(s, err);
     sqlite3_exec(s->db, "PRAGMA synchronous = FULL", NULL, NULL, NULL);
-    return err->code;
-}
-
-/* One row through a prepared statement whose parameters are bound. */
-static mp_code put(mp_store *s, sqlite3_stmt *q, mp_error *err)
-{
-    bool row;
-
-    mp_db_step(s, q, &row, err);
-    sqlite3_reset(q);
     return err->code;
 }
 
@@ -57,7 +31,7 @@ static mp_code put_pairs(mp_store *s, const char *sql, int64_t owner, const mp_p
     mp_db_prepare(s, sql, &q, err);
     for (int i = 0; i < n && !err->code; i++)
         if (!mp_db_bind(s, q, err, "itt", owner, pairs[i].key, pairs[i].value))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     sqlite3_finalize(q);
     return err->code;
 }
@@ -73,11 +47,11 @@ mp_code mp_store_begin_run(mp_store *s, const mp_run_info *run, int64_t *out, mp
         return announced(s, err);
     if (!mp_db_prepare(s,
                        "INSERT INTO run (uuid, label, engine, device, command, plan, fingerprint, "
-                       "started) VALUES (?, ?, ?, ?, ?, ?, ?, " NOW ")",
+                       "started) VALUES (?, ?, ?, ?, ?, ?, ?, " MP_DB_NOW ")",
                        &q, err) &&
         !mp_db_bind(s, q, err, "ttttttt", run->uuid, run->label, run->engine, run->device,
                     run->command, run->plan, run->fingerprint))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
     const int64_t id = sqlite3_last_insert_rowid(s->db);
     if (!err->code)
@@ -92,16 +66,17 @@ mp_code mp_store_end_run(mp_store *s, int64_t run, int exit_status, mp_error *er
 {
     sqlite3_stmt *q = NULL;
 
-    if (begin(s, err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     if (!mp_db_prepare(s,
-                       "UPDATE run SET ended = " NOW ", exit_status = ? WHERE id = ? AND ended "
+                       "UPDATE run SET ended = " MP_DB_NOW
+                       ", exit_status = ? WHERE id = ? AND ended "
                        "IS NULL",
                        &q, err) &&
         !mp_db_bind(s, q, err, "ii", (int64_t)exit_status, run))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
-    return end(s, err);
+    return mp_db_end_writing(s, err);
 }
 
 static mp_code mark_interrupted(mp_store *s, int64_t run, mp_error *err)
@@ -109,11 +84,11 @@ static mp_code mark_interrupted(mp_store *s, int64_t run, mp_error *err)
     sqlite3_stmt *q = NULL;
 
     if (!mp_db_prepare(s,
-                       "UPDATE cell SET status = 'interrupted', ended = " NOW
+                       "UPDATE cell SET status = 'interrupted', ended = " MP_DB_NOW
                        " WHERE run = ? AND status = 'running'",
                        &q, err) &&
         !mp_db_bind(s, q, err, "i", run))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
     return err->code;
 }
@@ -125,7 +100,7 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, c
     bool row = false;
 
     *out = 0;
-    if (begin(s, err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     if (!mp_db_prepare(
             s,
@@ -142,7 +117,7 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, c
     sqlite3_finalize(q);
     if (!err->code && id)
         mark_interrupted(s, id, err);
-    if (!end(s, err))
+    if (!mp_db_end_writing(s, err))
         *out = id;
     return err->code;
 }
@@ -157,7 +132,7 @@ static mp_code put_limits(mp_store *s, int64_t cell, const mp_cell_info *info, m
     for (int i = 0; i < info->limit_count && !err->code; i++) {
         const mp_limit_row *l = &info->limits[i];
         if (!mp_db_bind(s, q, err, "ittd", cell, l->metric, l->kind, l->value))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     }
     sqlite3_finalize(q);
     return err->code;
@@ -173,11 +148,12 @@ mp_code mp_store_begin_cell(mp_store *s, int64_t run, const mp_cell_info *cell, 
         return announced(s, err);
     if (!mp_db_prepare(s,
                        "INSERT INTO cell (run, key, scenario, scenario_hash, pipeline, checkpoint, "
-                       "checkpoint_hash, repro, started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, " NOW ")",
+                       "checkpoint_hash, repro, started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, " MP_DB_NOW
+                       ")",
                        &q, err) &&
         !mp_db_bind(s, q, err, "ittttttt", run, cell->key, cell->scenario, cell->scenario_hash,
                     cell->pipeline, cell->checkpoint, cell->checkpoint_hash, cell->repro))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
     const int64_t id = sqlite3_last_insert_rowid(s->db);
     if (!err->code && !put_pairs(s, "INSERT INTO cell_setting VALUES (?, ?, ?)", id, cell->settings,
@@ -193,7 +169,8 @@ static mp_code finish_row(mp_store *s, int64_t cell, const mp_cell_result *r, mp
     sqlite3_stmt *q = NULL;
 
     if (!mp_db_prepare(s,
-                       "UPDATE cell SET ended = " NOW ", status = ?, outcome = ?, as_expected = ?, "
+                       "UPDATE cell SET ended = " MP_DB_NOW
+                       ", status = ?, outcome = ?, as_expected = ?, "
                        "expected = ?, error = ?, module = ?, op = ?, want = ?, got = ?, stage = ?, "
                        "step = nullif(?, -1), signal = nullif(?, 0), budget = ?, reference = ?, "
                        "warnings = ?, exception = ?, frame = ? WHERE id = ? AND status = "
@@ -207,7 +184,7 @@ static mp_code finish_row(mp_store *s, int64_t cell, const mp_cell_result *r, mp
                     r->module, r->op, r->want, r->got, r->stage, (int64_t)r->step,
                     (int64_t)r->signal, r->budget, r->reference, r->warnings, r->exception,
                     r->frame, cell))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
     if (!err->code && sqlite3_changes(s->db) != 1)
         mp_error_set(err, MP_EDB, "%s: cell %lld is not running, so its result cannot be recorded",
@@ -230,7 +207,7 @@ static mp_code put_metrics(mp_store *s, int64_t cell, const mp_cell_result *r, m
         const char *name = nonfinite_name(m->value);
         if (!mp_db_bind(s, q, err, "ittitdtt", cell, m->name, m->stage, (int64_t)m->step, m->module,
                         name ? NAN : m->value, name, m->unit))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     }
     sqlite3_finalize(q);
     return err->code;
@@ -244,7 +221,7 @@ static mp_code put_samples(mp_store *s, int64_t cell, const mp_cell_result *r, m
     for (int64_t i = 0; i < r->sample_count && !err->code; i++)
         if (!mp_db_bind(s, q, err, "iitd", cell, (int64_t)r->samples[i].repeat, r->samples[i].stage,
                         r->samples[i].seconds))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     sqlite3_finalize(q);
     return err->code;
 }
@@ -257,7 +234,7 @@ static mp_code put_outputs(mp_store *s, int64_t cell, const mp_cell_result *r, m
     for (int64_t i = 0; i < r->output_count && !err->code; i++) {
         const mp_output_row *o = &r->outputs[i];
         if (!mp_db_bind(s, q, err, "itttt", cell, o->name, o->dtype, o->shape, o->sha256))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     }
     sqlite3_finalize(q);
     return err->code;
@@ -272,7 +249,7 @@ static mp_code put_actions(mp_store *s, int64_t cell, const mp_cell_result *r, m
         const mp_action_row *a = &r->actions[i];
         if (!mp_db_bind(s, q, err, "ittttttiid", cell, a->stage, a->module, a->op, a->kind, a->from,
                         a->to, a->count, a->elements, a->seconds))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     }
     sqlite3_finalize(q);
     return err->code;
@@ -287,7 +264,7 @@ static mp_code put_ops(mp_store *s, int64_t cell, const mp_cell_result *r, mp_er
         const mp_op_row *o = &r->ops[i];
         if (!mp_db_bind(s, q, err, "ittttidii", cell, o->stage, o->module, o->op, o->dtype,
                         o->calls, o->seconds, o->bytes, o->flops))
-            put(s, q, err);
+            mp_db_put(s, q, err);
     }
     sqlite3_finalize(q);
     return err->code;
@@ -305,8 +282,8 @@ static mp_code put_pictures(mp_store *s, int64_t cell, const mp_cell_result *r, 
         const mp_picture_row *p = &r->pictures[i];
         mp_sha256_hex(p->png, p->size, hash);
         if (!mp_db_bind(s, picture, err, "tiib", hash, p->width, p->height, p->png, p->size) &&
-            !put(s, picture, err) && !mp_db_bind(s, owner, err, "itt", cell, p->role, hash))
-            put(s, owner, err);
+            !mp_db_put(s, picture, err) && !mp_db_bind(s, owner, err, "itt", cell, p->role, hash))
+            mp_db_put(s, owner, err);
     }
     sqlite3_finalize(picture);
     sqlite3_finalize(owner);
@@ -315,13 +292,13 @@ static mp_code put_pictures(mp_store *s, int64_t cell, const mp_cell_result *r, 
 
 mp_code mp_store_finish_cell(mp_store *s, int64_t cell, const mp_cell_result *result, mp_error *err)
 {
-    if (begin(s, err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     if (!finish_row(s, cell, result, err) && !put_metrics(s, cell, result, err) &&
         !put_samples(s, cell, result, err) && !put_outputs(s, cell, result, err) &&
         !put_actions(s, cell, result, err) && !put_ops(s, cell, result, err))
         put_pictures(s, cell, result, err);
-    return end(s, err);
+    return mp_db_end_writing(s, err);
 }
 
 mp_code mp_store_cell_record(mp_store *s, int64_t run, const char *key, mp_cell_record *out,
@@ -352,15 +329,16 @@ mp_code mp_store_put_reference(mp_store *s, const mp_reference_row *row, mp_erro
 {
     sqlite3_stmt *q = NULL;
 
-    if (begin(s, err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
-    if (!mp_db_prepare(s, "INSERT OR REPLACE INTO reference VALUES (?, " NOW ", ?, ?, ?, ?, ?)", &q,
-                       err) &&
+    if (!mp_db_prepare(s,
+                       "INSERT OR REPLACE INTO reference VALUES (?, " MP_DB_NOW ", ?, ?, ?, ?, ?)",
+                       &q, err) &&
         !mp_db_bind(s, q, err, "ttiidd", row->key, row->file_sha256, (int64_t)row->finite,
                     (int64_t)row->constant, row->floor_latents, row->floor_image))
-        put(s, q, err);
+        mp_db_put(s, q, err);
     sqlite3_finalize(q);
-    return end(s, err);
+    return mp_db_end_writing(s, err);
 }
 
 static double number_or_nan(sqlite3_stmt *q, int column)

@@ -88,7 +88,7 @@ static mp_code create(mp_store *s, mp_error *err)
     int64_t version;
     char text[80];
 
-    if (mp_db_exec(s, "BEGIN IMMEDIATE", err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     if (!identify(s, &version, err) && version == 0) {
         snprintf(text, sizeof text, "PRAGMA application_id = %d; PRAGMA user_version = %d",
@@ -96,10 +96,7 @@ static mp_code create(mp_store *s, mp_error *err)
         if (!mp_db_exec(s, mp_schema_sql, err))
             mp_db_exec(s, text, err);
     }
-    if (!err->code && !mp_db_exec(s, "COMMIT", err))
-        return MP_OK;
-    sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-    return err->code;
+    return mp_db_end_writing(s, err);
 }
 
 /* What makes version n + 1 out of version n, from n = 1. */
@@ -149,7 +146,7 @@ static mp_code migrate(mp_store *s, mp_error *err)
     int64_t version;
     char text[64];
 
-    if (mp_db_exec(s, "BEGIN IMMEDIATE", err))
+    if (mp_db_begin_writing(s, err))
         return err->code;
     if (!identify(s, &version, err)) {
         for (; !err->code && version < SCHEMA_VERSION; version++)
@@ -158,10 +155,7 @@ static mp_code migrate(mp_store *s, mp_error *err)
         if (!err->code)
             mp_db_exec(s, text, err);
     }
-    if (!err->code && !mp_db_exec(s, "COMMIT", err))
-        return MP_OK;
-    sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
-    return err->code;
+    return mp_db_end_writing(s, err);
 }
 
 /* Where two turn the same new file to WAL, SQLite tells one of them at once that it is locked,
