@@ -33,7 +33,7 @@ int mp_cmd_report(int argc, char **argv)
     const mp_option options[] = {
         MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
         MP_OPTION("out", TEXT, &folder, "DIR", "where index.html goes; made when it is missing"),
-        MP_OPTION("run", TEXT, &f.run, "R", "the cells of this run only: its id or UUID"),
+        MP_OPTION("run", TEXT, &f.run, "R", "the cells of this run only: an id, a UUID or a label"),
         MP_OPTION("scenario", TEXT, &f.scenario, "S", "this scenario only"),
     };
     const mp_usage usage = {

@@ -498,6 +498,26 @@ static mp_code print(view *v, FILE *to)
     }
 }
 
+/* Of one metric: how cells ended, and bits alone, are not what was asked for, unless by the names
+ * of those findings; nor is what another metric showed withdrawn. */
+static void keep_the_metric(mp_findings *f, const char *metric)
+{
+    int kept = 0;
+
+    f->open = f->withdrawn_count = 0;
+    for (int i = 0; i < f->count; i++) {
+        mp_finding *x = &f->items[i];
+        if (strcmp(x->metric, metric) && isnan(x->value_before) && isnan(x->value_after)) {
+            mp_free(x->what);
+            mp_free(x->why);
+        } else {
+            f->open += x->open;
+            f->items[kept++] = *x;
+        }
+    }
+    f->count = kept;
+}
+
 mp_code mp_regressions(mp_store *s, const mp_regressions_view *v, FILE *to, int *exit_status,
                        mp_error *err)
 {
@@ -506,8 +526,8 @@ mp_code mp_regressions(mp_store *s, const mp_regressions_view *v, FILE *to, int 
 
     *exit_status = 0;
     if (!mp_history_load(s, &v->filter, &h, err) && !mp_findings_of(s, h, &v->options, &f, err)) {
-        if (v->filter.metric) /* what another metric showed was not looked for */
-            f.withdrawn_count = 0;
+        if (v->filter.metric)
+            keep_the_metric(&f, v->filter.metric);
         view all = {.s = s, .options = v, .h = h, .f = &f, .err = err};
         *exit_status = f.open ? 1 : 0;
         print(&all, to);

@@ -10,17 +10,17 @@
 
 /* ---- cells ---------------------------------------------------------------------------------- */
 
-/* ?1: a run, ?2: a scenario, NULL: all.  Of a cell that a run holds more than once, after --resume,
- * the last one counts.  The revision is what the history takes for it: the commit of what ran, or
- * its version.  cell.* since older schemas have fewer columns; shown.started is that of the run and
- * comes after that of the cell. */
+/* ?1: a run, or all of a label, ?2: a scenario, NULL: all.  Of a cell that a run holds more than
+ * once, after --resume, the last one counts.  The revision is what the history takes for it: the
+ * commit of what ran, or its version.  cell.* since older schemas have fewer columns; shown.started
+ * is that of the run and comes after that of the cell. */
 static const char cells_sql[] =
     "WITH named AS (SELECT run.*, coalesce(CASE engine WHEN 'native' THEN (SELECT value FROM "
     "run_environment e WHERE e.run = run.id AND e.key = 'git_commit') ELSE coalesce((SELECT value "
     "FROM run_environment e WHERE e.run = run.id AND e.key = engine || '.git_commit_' || engine), "
     "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = engine || '.' || "
     "engine)) END, '') AS revision FROM run WHERE ?1 IS NULL OR CAST(id AS TEXT) = ?1 OR uuid = "
-    "?1), "
+    "?1 OR label = ?1), "
     "candidate AS (SELECT max(cell.id) AS id, cell.key, cell.scenario, run, engine, device, "
     "fingerprint, named.started, coalesce(label, '') AS label, revision FROM cell JOIN named ON "
     "named.id = cell.run WHERE ?2 IS NULL OR scenario = ?2 GROUP BY run, key), "

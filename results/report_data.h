@@ -9,8 +9,8 @@
 struct json_t;
 
 typedef struct mp_report_filter {
-    const char *run; /* id or UUID; NULL: the newest of each scenario, engine, device, machine */
-    const char *scenario; /* NULL: all */
+    /* run: id, UUID or label; NULL: the newest of each scenario, engine, device and machine. */
+    const char *run, *scenario; /* scenario NULL: all */
 } mp_report_filter;
 
 /* The cells of the newest run of every scenario, engine, device and machine, by those, with their

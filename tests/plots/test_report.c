@@ -452,6 +452,11 @@ static void test_cells__are_those_of_the_newest_run_and_of_its_shards(void **sta
     page = page_of("uuid-4", "a");
     assert_int_equal(result.cells, 1);
     free(page);
+    sql_run(database(), "UPDATE run SET label = 'old' WHERE id = 1");
+    page = page_of("old", NULL);
+    assert_int_equal(result.cells, 2);
+    assert_has(page, "<tr id=\"cell-2\">");
+    free(page);
 }
 
 static void test_cells__of_a_resumed_run_and_of_the_same_second_are_the_last(void **state)

@@ -243,6 +243,12 @@ static void test_history__says_what_there_is_when_nothing_is_left(void **state)
         mp_history_load(s, &(mp_history_filter){.scenario = "x\x1b[2J' OR 1"}, &h, &err),
         MP_EMISSING);
     assert_non_null(strstr(err.text, "scenario 'x\\x1b[2J' OR 1'"));
+    err = (mp_error){0};
+    assert_int_equal(mp_history_load(s, &(mp_history_filter){.metric = "secs\x1b"}, &h, &err),
+                     MP_EMISSING);
+    assert_non_null(
+        strstr(err.text,
+               "no finished cell has the metric 'secs\\x1b' of its whole run; there are: seconds"));
     mp_store_close(s);
 }
 

@@ -570,7 +570,7 @@ static void test_regressions__records_nothing_unasked(void **state)
 
 /* ---- the view ------------------------------------------------------------------------------- */
 
-static char *view_of(mp_store *s, mp_format format, bool settled, int expected_status)
+static char *shown(mp_store *s, const mp_regressions_view *v, int expected_status)
 {
     mp_error err = {0};
     char *text = NULL;
@@ -579,13 +579,18 @@ static char *view_of(mp_store *s, mp_format format, bool settled, int expected_s
     FILE *f = open_memstream(&text, &n);
 
     assert_non_null(f);
-    if (mp_regressions(
-            s, &(mp_regressions_view){.options = recording, .format = format, .settled = settled},
-            f, &status, &err))
+    if (mp_regressions(s, v, f, &status, &err))
         fail_msg("%s", err.text);
     fclose(f);
     assert_int_equal(status, expected_status);
     return text;
+}
+
+static char *view_of(mp_store *s, mp_format format, bool settled, int expected_status)
+{
+    return shown(s,
+                 &(mp_regressions_view){.options = recording, .format = format, .settled = settled},
+                 expected_status);
 }
 
 static char *view(mp_store *s, mp_format format, int expected_status)
@@ -628,6 +633,31 @@ static void test_regressions__shows_both_ends_and_what_else_changed(void **state
                             json_object_get(json_object_get(finding, "changed"), "blas"), 1)),
                         "OpenBLAS 0.3.26");
     json_decref(all);
+    free(text);
+    mp_store_close(s);
+}
+
+static void test_regressions__of_one_metric_are_nothing_else(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("metric.db");
+    mp_regressions_view of = {.format = MP_CSV, .filter = {.metric = "seconds"}};
+
+    nights(s, 0, 12, 2);
+    night_of(s, &(night_cell){.seconds = 2, .drift = 0.6, .image = "other"});
+    night_of(s, &(night_cell){.status = "error", .unexpected = true});
+    char *text = shown(s, &of, 0);
+    assert_string_equal(strchr(text, '\n'), "\n"); /* heads alone */
+    free(text);
+    of.filter.metric = "latent_rel_l2";
+    text = shown(s, &of, 1);
+    assert_has(text, ",confirmed,exact,1,worse,");
+    assert_null(strstr(text, ",outcome,"));
+    free(text);
+    of.filter.metric = "outcome";
+    text = shown(s, &of, 1);
+    assert_has(text, ",confirmed,outcome,1,worse,");
+    assert_null(strstr(text, ",exact,"));
     free(text);
     mp_store_close(s);
 }
@@ -784,6 +814,7 @@ int main(void)
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
         cmocka_unit_test(test_regressions__records_nothing_unasked),
         cmocka_unit_test(test_regressions__shows_both_ends_and_what_else_changed),
+        cmocka_unit_test(test_regressions__of_one_metric_are_nothing_else),
         cmocka_unit_test(test_regressions__does_not_repeat_for_ever_what_is_settled),
         cmocka_unit_test(test_regressions__says_ok_of_one_run),
         cmocka_unit_test(test_regressions__cannot_be_injected_into),
