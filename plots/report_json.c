@@ -10,6 +10,7 @@
 #include "kernels/core/memory.h"
 #include "results/metric_kind.h"
 #include "results/pictures.h"
+#include "results/query.h"
 
 enum {
     POINTS = 120,           /* of a series: the newest */
@@ -27,14 +28,6 @@ static json_t *plain(const mp_page *p, const char *text)
     if (!out)
         mp_error_set(p->err, MP_ENOMEM, "no memory for the report's page");
     return out ? out : json_null();
-}
-
-/* JSON has no word for what is not finite. */
-static json_t *number(double value)
-{
-    return isnan(value)      ? json_string("nan")
-           : isfinite(value) ? json_real(value)
-                             : json_string(value < 0 ? "-inf" : "inf");
 }
 
 static json_t *cell_json(const mp_page *p, const json_t *cell)
@@ -70,8 +63,9 @@ static json_t *values_json(const mp_series *x, int first, int end)
     for (int at = first; at < end; at++) {
         while (k < x->count && x->observation[k] < at)
             k++;
-        json_array_append_new(values, k < x->count && x->observation[k] == at ? number(x->value[k])
-                                                                              : json_null());
+        json_array_append_new(values, k < x->count && x->observation[k] == at
+                                          ? mp_json_number(x->value[k])
+                                          : json_null());
     }
     return values;
 }

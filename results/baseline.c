@@ -108,18 +108,12 @@ mp_code mp_baseline_set(mp_store *s, const mp_baseline_info *b, int64_t *run, mp
     "ORDER BY b.at DESC, b.id DESC) = 1 FROM baseline b JOIN run ON run.id = b.run ORDER BY "      \
     "b.name, b.at DESC, b.id DESC"
 
-static json_t *text_or_null(sqlite3_stmt *q, int column)
-{
-    return sqlite3_column_type(q, column) == SQLITE_NULL ? json_null()
-                                                         : mp_json_text(mp_db_text(q, column));
-}
-
 static json_t *row_json(sqlite3_stmt *q)
 {
-    return json_pack("{so sI so so so so so sb}", "name", text_or_null(q, 0), "run",
-                     (json_int_t)sqlite3_column_int64(q, 1), "run_uuid", text_or_null(q, 2),
-                     "label", text_or_null(q, 3), "git_commit", text_or_null(q, 4), "at",
-                     text_or_null(q, 5), "why", text_or_null(q, 6), "counts",
+    return json_pack("{so sI so so so so so sb}", "name", mp_json_value(q, 0), "run",
+                     (json_int_t)sqlite3_column_int64(q, 1), "run_uuid", mp_json_value(q, 2),
+                     "label", mp_json_value(q, 3), "git_commit", mp_json_value(q, 4), "at",
+                     mp_json_value(q, 5), "why", mp_json_value(q, 6), "counts",
                      sqlite3_column_int(q, 7));
 }
 

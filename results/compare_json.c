@@ -1,23 +1,9 @@
 /* A comparison for programs: results/FORMATS.md. */
 #include <jansson.h>
-#include <math.h>
 #include <string.h>
 
 #include "kernels/core/memory.h"
 #include "results/compare_report.h"
-
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value)
-                           : json_string(isnan(value) ? "nan"
-                                         : value < 0  ? "-inf"
-                                                      : "inf");
-}
-
-static json_t *number_or_null(double value)
-{
-    return isnan(value) ? json_null() : number(value);
-}
 
 static void put(json_t *object, const char *key, json_t *value)
 {
@@ -58,17 +44,19 @@ static json_t *operands_json(const mp_compare_report *r)
 
 static json_t *centre_json(const mp_centre *c)
 {
-    return json_pack("{sI so so so}", "n", (json_int_t)c->n, "low", number_or_null(c->low), "high",
-                     number_or_null(c->high), "worst", number_or_null(c->worst));
+    return json_pack("{sI so so so}", "n", (json_int_t)c->n, "low", mp_json_number_or_null(c->low),
+                     "high", mp_json_number_or_null(c->high), "worst",
+                     mp_json_number_or_null(c->worst));
 }
 
 static json_t *judgement_json(const mp_judgement *m)
 {
-    json_t *j = json_pack(
-        "{so so so so so so so ss ss}", "metric", mp_json_text(m->metric), "unit",
-        mp_json_text(m->unit), "a", number(m->a.typical), "b", number(m->b.typical), "ratio",
-        number_or_null(mp_ratio(m->a.typical, m->b.typical)), "p", number_or_null(m->p), "q",
-        number_or_null(m->q), "verdict", mp_verdict_names[m->verdict], "because", m->why);
+    json_t *j = json_pack("{so so so so so so so ss ss}", "metric", mp_json_text(m->metric), "unit",
+                          mp_json_text(m->unit), "a", mp_json_number(m->a.typical), "b",
+                          mp_json_number(m->b.typical), "ratio",
+                          mp_json_number_or_null(mp_ratio(m->a.typical, m->b.typical)), "p",
+                          mp_json_number_or_null(m->p), "q", mp_json_number_or_null(m->q),
+                          "verdict", mp_verdict_names[m->verdict], "because", m->why);
 
     put(j, "same_bits", json_boolean(m->same_bits));
     put(j, "pairs_better", json_integer(m->better));
@@ -178,9 +166,10 @@ static json_t *overall_json(const mp_compare_report *r)
     for (int c = 0; c < r->count; c++)
         for (int i = 0; i < r->items[c].metric_count; i++) {
             const mp_overall *o = &r->items[c].metrics[i];
-            json_t *row = json_pack("{si so sI so}", "operand", r->items[c].operand, "metric",
-                                    mp_json_text(o->metric), "pairs", (json_int_t)o->pairs,
-                                    "geometric_mean_ratio", number_or_null(mp_overall_ratio(o)));
+            json_t *row =
+                json_pack("{si so sI so}", "operand", r->items[c].operand, "metric",
+                          mp_json_text(o->metric), "pairs", (json_int_t)o->pairs,
+                          "geometric_mean_ratio", mp_json_number_or_null(mp_overall_ratio(o)));
             for (int k = 0; k < MP_VERDICTS; k++)
                 put(row, mp_verdict_names[k], json_integer(o->count[k]));
             json_array_append_new(list, row);
@@ -200,12 +189,13 @@ static json_t *pareto_json(const mp_compare_report *r)
         for (int k = 0; k < p.count; k++)
             if (x->dominated_by & 1u << k)
                 json_array_append_new(by, mp_json_text(p.points[k].name));
-        json_array_append_new(
-            points,
-            json_pack("{so so so so so si so}", "name", mp_json_text(x->name), "latent_rel_l2",
-                      number_or_null(x->latents), "image_rel_l2", number_or_null(x->picture),
-                      "seconds", number_or_null(x->seconds), "peak_mib",
-                      number_or_null(x->peak_mib), "failures", x->failures, "dominated_by", by));
+        json_array_append_new(points,
+                              json_pack("{so so so so so si so}", "name", mp_json_text(x->name),
+                                        "latent_rel_l2", mp_json_number_or_null(x->latents),
+                                        "image_rel_l2", mp_json_number_or_null(x->picture),
+                                        "seconds", mp_json_number_or_null(x->seconds), "peak_mib",
+                                        mp_json_number_or_null(x->peak_mib), "failures",
+                                        x->failures, "dominated_by", by));
     }
     return json_pack("{si so}", "cells", p.cells, "points", points);
 }

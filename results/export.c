@@ -1,7 +1,6 @@
 #include "results/export.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <string.h>
 
 #include "kernels/core/memory.h"
@@ -159,33 +158,13 @@ static void print_csv_row(sqlite3_stmt *q, FILE *to)
     }
 }
 
-/* JSON has no infinite numbers, and the database no NaN but as text. */
-static json_t *value_json(sqlite3_stmt *q, int column)
-{
-    double value;
-    json_t *text;
-
-    switch (sqlite3_column_type(q, column)) {
-    case SQLITE_INTEGER:
-        return json_integer(sqlite3_column_int64(q, column));
-    case SQLITE_NULL:
-        return json_null();
-    case SQLITE_FLOAT:
-        value = sqlite3_column_double(q, column);
-        return isfinite(value) ? json_real(value) : json_string(value < 0 ? "-inf" : "inf");
-    default: /* with NULs, where somebody put them into a text */
-        text = json_stringn(mp_db_text(q, column), (size_t)sqlite3_column_bytes(q, column));
-        return text ? text : mp_json_text(mp_db_text(q, column));
-    }
-}
-
 static mp_code print_json_row(sqlite3_stmt *q, FILE *to, mp_error *err)
 {
     json_t *row = json_pack("{si}", "version", 1);
     int failed = !row;
 
     for (int i = 0; i < sqlite3_column_count(q) && !failed; i++)
-        failed = json_object_set_new(row, sqlite3_column_name(q, i), value_json(q, i));
+        failed = json_object_set_new(row, sqlite3_column_name(q, i), mp_json_value(q, i));
     if (failed)
         mp_error_set(err, MP_ENOMEM, "no memory for a row as JSON");
     else if (!json_dumpf(row, to, JSON_COMPACT | JSON_ENSURE_ASCII))

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels/core/memory.h"
@@ -32,17 +33,33 @@ mp_code mp_json_print(json_t *all, FILE *to, mp_error *err)
     return MP_OK;
 }
 
-static json_t *value_json(sqlite3_stmt *q, int column)
+json_t *mp_json_number(double value)
 {
+    return isfinite(value) ? json_real(value)
+                           : json_string(isnan(value) ? "nan"
+                                         : value < 0  ? "-inf"
+                                                      : "inf");
+}
+
+json_t *mp_json_number_or_null(double value)
+{
+    return isnan(value) ? json_null() : mp_json_number(value);
+}
+
+json_t *mp_json_value(sqlite3_stmt *q, int column)
+{
+    json_t *text;
+
     switch (sqlite3_column_type(q, column)) {
     case SQLITE_INTEGER:
         return json_integer(sqlite3_column_int64(q, column));
     case SQLITE_FLOAT:
-        return json_real(sqlite3_column_double(q, column));
+        return mp_json_number(sqlite3_column_double(q, column));
     case SQLITE_NULL:
         return json_null();
-    default:
-        return mp_json_text(mp_db_text(q, column));
+    default: /* with NULs, where somebody put them into a text */
+        text = json_stringn(mp_db_text(q, column), (size_t)sqlite3_column_bytes(q, column));
+        return text ? text : mp_json_text(mp_db_text(q, column));
     }
 }
 
@@ -51,7 +68,7 @@ json_t *mp_json_row(sqlite3_stmt *q)
     json_t *row = json_object();
 
     for (int i = 0; i < sqlite3_column_count(q); i++)
-        json_object_set_new(row, sqlite3_column_name(q, i), value_json(q, i));
+        json_object_set_new(row, sqlite3_column_name(q, i), mp_json_value(q, i));
     return row;
 }
 

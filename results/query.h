@@ -26,6 +26,12 @@ mp_code mp_query_ops(mp_store *s, int64_t id, mp_format format, FILE *to, mp_err
 
 /* A JSON string.  Bytes that are no UTF-8 become \xNN, since JSON cannot hold them. */
 struct json_t *mp_json_text(const char *text);
+/* A number; what is not finite, for which JSON has no word, as "inf", "-inf" or "nan". */
+struct json_t *mp_json_number(double value);
+/* The same, and null for NaN where that means that there is none. */
+struct json_t *mp_json_number_or_null(double value);
+/* A column of a statement. */
+struct json_t *mp_json_value(struct sqlite3_stmt *q, int column);
 /* The row of a statement as an object under its columns' names. */
 struct json_t *mp_json_row(struct sqlite3_stmt *q);
 /* Prints and releases; NULL is MP_ENOMEM. */

@@ -43,21 +43,14 @@ static const char head_sql[] =
 enum { ID, KEY, WHOLE_SECONDS, THREADS, FP32, BF16, COPY, REPRO, ROWS };
 enum { STAGE, MODULE, OP, DTYPE, CALLS, SECONDS, SHARE, GFLOPS, GBS, ROOFLINE };
 
-static json_t *number_json(sqlite3_stmt *q, int column)
-{
-    return sqlite3_column_type(q, column) == SQLITE_NULL
-               ? json_null()
-               : json_real(sqlite3_column_double(q, column));
-}
-
 static json_t *row_json(sqlite3_stmt *q)
 {
     return json_pack("{so so so so si so so so so so}", "stage", mp_json_text(mp_db_text(q, STAGE)),
                      "module", mp_json_text(mp_db_text(q, MODULE)), "op",
                      mp_json_text(mp_db_text(q, OP)), "dtype", mp_json_text(mp_db_text(q, DTYPE)),
-                     "calls", sqlite3_column_int(q, CALLS), "seconds", number_json(q, SECONDS),
-                     "share", number_json(q, SHARE), "gflops", number_json(q, GFLOPS), "gbs",
-                     number_json(q, GBS), "roofline", number_json(q, ROOFLINE));
+                     "calls", sqlite3_column_int(q, CALLS), "seconds", mp_json_value(q, SECONDS),
+                     "share", mp_json_value(q, SHARE), "gflops", mp_json_value(q, GFLOPS), "gbs",
+                     mp_json_value(q, GBS), "roofline", mp_json_value(q, ROOFLINE));
 }
 
 static mp_code ops_json(mp_store *s, sqlite3_stmt *head, sqlite3_stmt *rows, FILE *to,
@@ -75,10 +68,11 @@ static mp_code ops_json(mp_store *s, sqlite3_stmt *head, sqlite3_stmt *rows, FIL
     return mp_json_print(
         json_pack("{si ss sI so so so so so so so}", "version", 1, "kind", "mpbench show --ops",
                   "id", (json_int_t)sqlite3_column_int64(head, ID), "key",
-                  mp_json_text(mp_db_text(head, KEY)), "seconds", number_json(head, WHOLE_SECONDS),
-                  "threads", mp_json_text(mp_db_text(head, THREADS)), "roofline_fp32",
-                  number_json(head, FP32), "roofline_bf16", number_json(head, BF16),
-                  "roofline_copy", number_json(head, COPY), "ops", list),
+                  mp_json_text(mp_db_text(head, KEY)), "seconds",
+                  mp_json_value(head, WHOLE_SECONDS), "threads",
+                  mp_json_text(mp_db_text(head, THREADS)), "roofline_fp32",
+                  mp_json_value(head, FP32), "roofline_bf16", mp_json_value(head, BF16),
+                  "roofline_copy", mp_json_value(head, COPY), "ops", list),
         to, err);
 }
 

@@ -394,22 +394,15 @@ static void print_csv(const view *v, FILE *to)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static json_t *number(double value)
-{
-    return isnan(value)      ? json_null()
-           : isfinite(value) ? json_real(value)
-                             : json_string(value < 0 ? "-inf" : "inf");
-}
-
 static json_t *end_json(const view *v, int observation, double value)
 {
     const mp_history_run *r = run_at(v, observation);
     char *repro = repro_of(v, observation);
-    json_t *end = json_pack("{sI sI so so so so so}", "cell",
-                            (json_int_t)v->h->observations[observation].cell, "run",
-                            (json_int_t)r->id, "uuid", mp_json_text(r->uuid), "started",
-                            mp_json_text(r->started), "revision", mp_json_text(r->revision),
-                            "value", number(value), "repro", mp_json_text(repro ? repro : ""));
+    json_t *end = json_pack(
+        "{sI sI so so so so so}", "cell", (json_int_t)v->h->observations[observation].cell, "run",
+        (json_int_t)r->id, "uuid", mp_json_text(r->uuid), "started", mp_json_text(r->started),
+        "revision", mp_json_text(r->revision), "value", mp_json_number_or_null(value), "repro",
+        mp_json_text(repro ? repro : ""));
 
     mp_free(repro);
     return end;
@@ -434,19 +427,20 @@ static json_t *finding_json(const view *v, const mp_finding *x)
     const mp_subject *s = &v->h->subjects[x->subject];
     const mp_series *m = x->series >= 0 ? &v->h->series[x->series] : NULL;
 
-    return json_pack(
-        "{so ss ss sb ss so so so so so so so si so so so so so so so so so so so}", "id",
-        x->id ? json_integer(x->id) : json_null(), "state", mp_finding_state_names[x->state],
-        "kind", mp_finding_kind_names[x->kind], "open", x->open, "direction", better_or_worse(x),
-        "scenario", mp_json_text(s->scenario), "cell", mp_json_text(s->key), "engine",
-        mp_json_text(s->engine), "device", mp_json_text(s->device), "fingerprint",
-        mp_json_text(s->fingerprint), "metric", mp_json_text(x->metric), "stage",
-        mp_json_text(m ? m->stage : "run"), "step", m ? m->step : -1, "module",
-        mp_json_text(m ? m->module : ""), "unit", mp_json_text(m ? m->unit : ""), "before",
-        end_json(v, x->before, x->value_before), "after", end_json(v, x->after, x->value_after),
-        "low", number(x->low), "high", number(x->high), "p", number(x->p), "q", number(x->q),
-        "what", mp_json_text(x->what), "why", x->why ? mp_json_text(x->why) : json_null(),
-        "changed", changes_json(v, x));
+    return json_pack("{so ss ss sb ss so so so so so so so si so so so so so so so so so so so}",
+                     "id", x->id ? json_integer(x->id) : json_null(), "state",
+                     mp_finding_state_names[x->state], "kind", mp_finding_kind_names[x->kind],
+                     "open", x->open, "direction", better_or_worse(x), "scenario",
+                     mp_json_text(s->scenario), "cell", mp_json_text(s->key), "engine",
+                     mp_json_text(s->engine), "device", mp_json_text(s->device), "fingerprint",
+                     mp_json_text(s->fingerprint), "metric", mp_json_text(x->metric), "stage",
+                     mp_json_text(m ? m->stage : "run"), "step", m ? m->step : -1, "module",
+                     mp_json_text(m ? m->module : ""), "unit", mp_json_text(m ? m->unit : ""),
+                     "before", end_json(v, x->before, x->value_before), "after",
+                     end_json(v, x->after, x->value_after), "low", mp_json_number_or_null(x->low),
+                     "high", mp_json_number_or_null(x->high), "p", mp_json_number_or_null(x->p),
+                     "q", mp_json_number_or_null(x->q), "what", mp_json_text(x->what), "why",
+                     x->why ? mp_json_text(x->why) : json_null(), "changed", changes_json(v, x));
 }
 
 static mp_code print_json(const view *v, FILE *to)
