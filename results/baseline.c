@@ -35,7 +35,7 @@ static void select_run(sqlite3_stmt *q, mp_against *out)
 {
     enum { LONGEST = 100 };
     const char *rounds = mp_db_text(q, 2), *label = mp_db_text(q, 3);
-    const bool plain = strlen(label) <= LONGEST && !strchr(label, ',');
+    const bool plain = strlen(label) <= LONGEST && !strpbrk(label, ",[]{}");
 
     out->run = sqlite3_column_int64(q, 0);
     if (*rounds && plain)
@@ -53,7 +53,7 @@ static mp_code find_run(mp_store *s, const char *name, mp_against *out, mp_error
         "SELECT id, ended IS NOT NULL, (SELECT value FROM run_environment e WHERE e.run = run.id "
         "AND e.key = 'rounds'), label FROM run WHERE ?1 IS NULL OR cast(id AS TEXT) = ?1 OR uuid = ?1 OR "
         "label = ?1 ORDER BY cast(id AS TEXT) IS ?1 DESC, uuid IS ?1 DESC, ended IS NOT NULL DESC, "
-        "id DESC LIMIT 1";
+        "started DESC, id DESC LIMIT 1";
     sqlite3_stmt *q = NULL;
     bool row = false;
 

@@ -105,8 +105,7 @@ static int by_signature(const void *x, const void *y)
     const signed_cell *a = x, *b = y;
     const int order = strcmp(a->signature, b->signature);
 
-    return order ? order
-                 : (a->cell->ids[0] < b->cell->ids[0]) - (a->cell->ids[0] > b->cell->ids[0]);
+    return order ? order : mp_candidate_order(a->cell, b->cell);
 }
 
 static mp_code sign_all(const mp_selection *s, signed_cell *list, int n, bool strict, mp_error *err)
@@ -143,7 +142,7 @@ static int by_cell(const void *x, const void *y)
     const mp_cell_pair *p = x, *q = y;
     const int order = same_cells(p, q);
 
-    return order ? order : (p->a->ids[0] < q->a->ids[0]) - (p->a->ids[0] > q->a->ids[0]);
+    return order ? order : mp_candidate_order(p->a, q->a);
 }
 
 static void drop_older_pairs(mp_selection *s)

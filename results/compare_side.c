@@ -143,7 +143,7 @@ bool mp_selector_names(const mp_selector *s, const char *key)
 
 #define TOLD(key) "SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = " key
 
-static const char run_sql[] = "SELECT label, engine, device, fingerprint, (" TOLD(
+static const char run_sql[] = "SELECT label, engine, device, fingerprint, started, (" TOLD(
     "'isa'") "), "
              "CASE engine WHEN 'native' THEN substr((" TOLD("'git_commit'") "), 1, 12) ELSE (" TOLD(
                  "engine || '.version'") ") END, "
@@ -154,7 +154,7 @@ static const char run_sql[] = "SELECT label, engine, device, fingerprint, (" TOL
 
 static mp_code read_run(sqlite3_stmt *q, mp_compare_run *r, mp_error *err)
 {
-    char **const texts[] = {&r->label, &r->engine,  &r->device, &r->fingerprint,
+    char **const texts[] = {&r->label, &r->engine,  &r->device, &r->fingerprint, &r->started,
                             &r->isa,   &r->program, &r->code,   &r->environment};
 
     for (int i = 0; i < (int)(sizeof texts / sizeof *texts); i++)
@@ -171,6 +171,7 @@ static void free_run(mp_compare_run *r)
     mp_free(r->engine);
     mp_free(r->device);
     mp_free(r->fingerprint);
+    mp_free(r->started);
     mp_free(r->isa);
     mp_free(r->program);
     mp_free(r->code);
@@ -234,6 +235,9 @@ static bool names_runs(const mp_selector *s)
     return any;
 }
 
+/* Of a group of cells that lie in "run" and "cell"; the id is the end of the largest text. */
+#define NEWEST "CAST(substr(max(run.started || printf('%%020d', cell.id)), -20) AS INTEGER)"
+
 /* The newest finished cell of each key and content that fulfils the conditions.  Equal content is
  * equal settings, so these are looked at last, and of few cells.  Only column names of the table
  * above become a part of the SQL; all values are bound. */
@@ -242,7 +246,7 @@ static mp_code prepare(mp_store *s, const mp_selector *sel, sqlite3_stmt **out, 
     char sql[4096];
     /* CROSS JOIN: SQLite keeps the order, and takes few runs' cells by their index. */
     size_t n = (size_t)snprintf(sql, sizeof sql,
-                                "WITH newest AS MATERIALIZED (SELECT max(cell.id) AS id FROM %s "
+                                "WITH newest AS MATERIALIZED (SELECT " NEWEST " AS id FROM %s "
                                 "WHERE " FINISHED,
                                 names_runs(sel) ? "run CROSS JOIN cell ON cell.run = run.id"
                                                 : "cell CROSS JOIN run ON run.id = cell.run");
@@ -411,12 +415,13 @@ static mp_code load_all_rounds(mp_store *s, mp_side *side, mp_error *err)
 
     if (!condition_of(sel, "label") || condition_of(sel, "run") || condition_of(sel, "uuid"))
         return MP_OK;
-    mp_db_prepare(s,
-                  "SELECT max(cell.id) FROM cell WHERE cell.run IN (SELECT value FROM "
-                  "json_each(?1)) AND cell.key = ?2 AND cell.scenario_hash = ?3 AND "
-                  "cell.checkpoint_hash = ?4 AND (?5 IS NULL OR cell.status = ?5) AND " FINISHED
-                  " GROUP BY cell.run ORDER BY 1 DESC",
-                  &q, err);
+    mp_db_prepare(
+        s,
+        "SELECT max(cell.id) FROM cell CROSS JOIN run ON run.id = cell.run WHERE cell.run "
+        "IN (SELECT value FROM json_each(?1)) AND cell.key = ?2 AND cell.scenario_hash = ?3 AND "
+        "cell.checkpoint_hash = ?4 AND (?5 IS NULL OR cell.status = ?5) AND " FINISHED
+        " GROUP BY cell.run ORDER BY run.started DESC, 1 DESC",
+        &q, err);
     for (int i = 0; !err->code && i < side->count; i++) {
         mp_candidate *c = &side->cells[i];
         if (c->run != last) {
@@ -454,6 +459,13 @@ void mp_side_free(mp_side *side)
         free_run(side->runs[i]);
     mp_free(side->cells);
     mp_free(side->runs);
+}
+
+int mp_candidate_order(const mp_candidate *a, const mp_candidate *b)
+{
+    const int order = strcmp(b->run->started, a->run->started);
+
+    return order ? order : (a->ids[0] < b->ids[0]) - (a->ids[0] > b->ids[0]);
 }
 
 const char *mp_candidate_setting(const mp_candidate *c, const char *key)

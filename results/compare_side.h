@@ -19,7 +19,7 @@ typedef struct mp_selector {
 
 typedef struct mp_compare_run {
     int64_t id;
-    char *label, *engine, *device, *fingerprint;
+    char *label, *engine, *device, *fingerprint, *started;
     char *isa;         /* that the native engine chose on that machine; "": not recorded */
     char *program;     /* for people: git commit or versions; "": not recorded */
     char *code;        /* versions that a worker told of its library */
@@ -36,7 +36,8 @@ typedef struct mp_candidate {
     int setting_count, setting_room;
 } mp_candidate;
 
-/* All cells that an operand selects: the newest of each key and content. */
+/* All cells that an operand selects: the newest of each key and content, by the start of their runs
+ * and then by their ids, which alone say nothing after a merge. */
 typedef struct mp_side {
     mp_selector selector;
     mp_candidate *cells;
@@ -55,6 +56,8 @@ void mp_side_free(mp_side *side);
 
 /* Whether it speaks of this key, or of one below it. */
 bool mp_selector_names(const mp_selector *s, const char *key);
+/* In that order, the newer one first. */
+int mp_candidate_order(const mp_candidate *a, const mp_candidate *b);
 /* NULL: the cell has no such setting. */
 const char *mp_candidate_setting(const mp_candidate *c, const char *key);
 

@@ -115,8 +115,8 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
 #define NEWEST \
     "cell.id = (SELECT max(c.id) FROM cell c WHERE c.key = cell.key AND c.run = cell.run) "
 
-/* ?1: how many runs at most, negative for all. */
-#define NEWEST_RUNS "(SELECT * FROM run ORDER BY id DESC LIMIT ?1) AS run "
+/* ?1: how many runs at most, negative for all.  By their starts: older ones come by merge. */
+#define NEWEST_RUNS "(SELECT * FROM run ORDER BY started DESC, id DESC LIMIT ?1) AS run "
 
 #define RUNS                                                                                  \
     "SELECT run.id, run.uuid, run.label, run.engine, run.device, run.started, run.ended, "    \
@@ -127,7 +127,7 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
     "count(*) FILTER (WHERE cell.budget IS NOT NULL) AS over_budget, "                        \
     "count(*) FILTER (WHERE cell.status IN ('running', 'interrupted')) AS unfinished "        \
     "FROM " NEWEST_RUNS "LEFT JOIN cell ON cell.run = run.id AND " NEWEST "GROUP BY run.id "  \
-    "ORDER BY run.id DESC"
+    "ORDER BY run.started DESC, run.id DESC"
 
 #define SUMMARY(t, metric)                                                                \
     "LEFT JOIN metric " t " ON " t ".cell = cell.id AND " t ".name = '" metric "' AND " t \
@@ -140,7 +140,7 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
     "coalesce(t.value, t.nonfinite) AS seconds, coalesce(p.value, p.nonfinite) AS peak_mib "       \
     "FROM " NEWEST_RUNS "JOIN cell ON cell.run = run.id AND " NEWEST SUMMARY("l", "latent_rel_l2") \
         SUMMARY("i", "image_rel_l2") SUMMARY("t", "seconds")                                       \
-            SUMMARY("p", "peak_mib") "ORDER BY cell.run DESC, cell.id"
+            SUMMARY("p", "peak_mib") "ORDER BY run.started DESC, run.id DESC, cell.id"
 
 /* What is listed: at most so many runs, all for 0, and how many others there are. */
 typedef struct listing {

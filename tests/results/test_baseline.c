@@ -145,6 +145,10 @@ static void test_set__means_the_newest_finished_run(void **state)
     assert_int_equal(set("main", NULL), newest);
     assert_sql(mp_store_path(store), "SELECT name || run || why || (at > '2020') FROM baseline",
                "main2because1");
+    add_run('d', "after"); /* an old one that came by merge */
+    sql_run(mp_store_path(store), "UPDATE run SET started = '2020-01-01' WHERE id = 4");
+    assert_int_equal(set("main", NULL), newest);
+    assert_int_equal(set("main", "after"), newest);
 }
 
 static void test_set__takes_an_id_a_uuid_or_a_label(void **state)
@@ -322,10 +326,12 @@ static void test_find__means_all_rounds_of_a_run(void **state)
     add_run_of('a', "x", first, true);
     add_run_of('b', "x", first, true);
     add_run_of('c', "a,b=c", first, true);
+    add_run_of('d', "a[", first, true); /* would swallow the comma behind it */
     set("main", "2");
     assert_string_equal(selector("main"), "label=x,rounds=a1111111-2222-4333-8444-555555555555");
     assert_string_equal(selector("1"), "label=x,rounds=a1111111-2222-4333-8444-555555555555");
     assert_string_equal(selector("a,b=c"), "rounds=a1111111-2222-4333-8444-555555555555");
+    assert_string_equal(selector("a["), "rounds=a1111111-2222-4333-8444-555555555555");
 }
 
 static int64_t add_cell(int64_t run, const char *scenario_hash, bool ends)

@@ -449,6 +449,22 @@ static void test_select__takes_the_newest_of_several(void **state)
     assert_pair("fp16", "bf16", a, b);
 }
 
+/* An archive that is merged later has the larger ids. */
+static void test_select__goes_by_the_start_of_runs_not_by_ids(void **state)
+{
+    (void)state;
+    const int64_t newer = add_run("x"), older = add_run("x");
+    const int64_t a = add_drift(newer, "precision.default=fp16", 1),
+                  b = add_drift(newer, "precision.default=bf16", 1);
+
+    add_drift(older, "precision.default=fp16", 2);
+    add_drift(older, "precision.default=bf16", 2);
+    sql_run(mp_store_path(store), "UPDATE run SET started = '2020-01-01T00:00:00.000Z' WHERE id = "
+                                  "(SELECT max(id) FROM run)");
+    assert_pair("fp16", "bf16", a, b);
+    assert_pair("label=x,precision.default=fp16", "label=x,precision.default=bf16", a, b);
+}
+
 static void test_select__compares_scenarios(void **state)
 {
     (void)state;
@@ -1777,6 +1793,7 @@ int main(void)
         WITH_STORE(test_select__prefers_what_one_side_alone_asks_for),
         WITH_STORE(test_select__mixes_no_engines_and_no_checkpoints),
         WITH_STORE(test_select__takes_the_newest_of_several),
+        WITH_STORE(test_select__goes_by_the_start_of_runs_not_by_ids),
         WITH_STORE(test_select__compares_scenarios),
         WITH_STORE(test_select__says_what_there_is),
         WITH_STORE(test_select__refuses_more_conditions_than_it_holds),
