@@ -50,8 +50,8 @@ static void select_run(sqlite3_stmt *q, mp_against *out)
 static mp_code find_run(mp_store *s, const char *name, mp_against *out, mp_error *err)
 {
     static const char sql[] =
-        "SELECT id, ended IS NOT NULL, (SELECT value FROM run_environment e WHERE e.run = run.id "
-        "AND e.key = 'rounds'), label FROM run WHERE ?1 IS NULL OR cast(id AS TEXT) = ?1 OR uuid = ?1 OR "
+        "SELECT id, ended IS NOT NULL, " MP_DB_TOLD
+        "'rounds'), label FROM run WHERE ?1 IS NULL OR cast(id AS TEXT) = ?1 OR uuid = ?1 OR "
         "label = ?1 ORDER BY cast(id AS TEXT) IS ?1 DESC, uuid IS ?1 DESC, ended IS NOT NULL DESC, "
         "started DESC, id DESC LIMIT 1";
     sqlite3_stmt *q = NULL;
@@ -102,10 +102,10 @@ mp_code mp_baseline_set(mp_store *s, const mp_baseline_info *b, int64_t *run, mp
     return err->code;
 }
 
-#define BASELINES                                                                                  \
-    "SELECT b.name, b.run, run.uuid, run.label, (SELECT value FROM run_environment e WHERE e.run " \
-    "= run.id AND e.key = 'git_commit'), b.at, b.why, row_number() OVER (PARTITION BY b.name "     \
-    "ORDER BY b.at DESC, b.id DESC) = 1 FROM baseline b JOIN run ON run.id = b.run ORDER BY "      \
+#define BASELINES                                                                             \
+    "SELECT b.name, b.run, run.uuid, run.label, " MP_DB_TOLD                                  \
+    "'git_commit'), b.at, b.why, row_number() OVER (PARTITION BY b.name "                     \
+    "ORDER BY b.at DESC, b.id DESC) = 1 FROM baseline b JOIN run ON run.id = b.run ORDER BY " \
     "b.name, b.at DESC, b.id DESC"
 
 static json_t *row_json(sqlite3_stmt *q)

@@ -17,8 +17,7 @@ static const struct {
                {"device", "run.device"},
                {"scenario", "cell.scenario"},
                {"status", "cell.status"},
-               {"rounds", "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = "
-                          "'rounds')"}}; /* of `run --rounds`: the first one's UUID */
+               {"rounds", MP_DB_TOLD "'rounds')"}}; /* of `run --rounds`: the first one's UUID */
 
 static const char *column_of(const char *key)
 {
@@ -141,16 +140,11 @@ bool mp_selector_names(const mp_selector *s, const char *key)
     "(SELECT group_concat(key || '=' || value, char(10)) FROM (SELECT key, value FROM " \
     "run_environment e WHERE e.run = " run ".id ORDER BY key))"
 
-#define TOLD(key) "SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = " key
-
-static const char run_sql[] = "SELECT label, engine, device, fingerprint, started, (" TOLD(
-    "'isa'") "), "
-             "CASE engine WHEN 'native' THEN substr((" TOLD("'git_commit'") "), 1, 12) ELSE (" TOLD(
-                 "engine || '.version'") ") END, "
-                                         "(SELECT group_concat(key || '=' || value, char(10)) FROM (SELECT key, value FROM "
-                                         "run_environment e WHERE e.run = run.id AND substr(key, 1, length(engine) + 1) = engine || "
-                                         "'.' ORDER BY key)), " ENVIRONMENT(
-                                             "run") " FROM run WHERE id = ?";
+static const char run_sql[] =
+    "SELECT label, engine, device, fingerprint, started, " MP_DB_TOLD
+    "'isa'), CASE engine WHEN 'native' THEN substr(" MP_DB_TOLD
+    "'git_commit'), 1, 12) ELSE " MP_DB_TOLD "engine || '.version') END, " MP_DB_LIBRARY
+    ", " ENVIRONMENT("run") " FROM run WHERE id = ?";
 
 static mp_code read_run(sqlite3_stmt *q, mp_compare_run *r, mp_error *err)
 {

@@ -15,6 +15,21 @@
 /* The time of day as it is recorded everywhere: UTC, ISO 8601, to the millisecond. */
 #define MP_DB_NOW "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
+/* What a run told of its environment, in SQL where a row of `run` is at hand:
+ * MP_DB_TOLD "'git_commit')". */
+#define MP_DB_TOLD "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = "
+/* The commit of what ran, or its version.  A library under test tells its own in keys that begin
+ * with its engine's name (harness/engines/PROTOCOL.md): the version always, a commit if it can. */
+#define MP_DB_REVISION                                                                         \
+    "CASE run.engine WHEN 'native' THEN " MP_DB_TOLD "'git_commit') ELSE coalesce(" MP_DB_TOLD \
+    "run.engine || '.git_commit_' || run.engine), " MP_DB_TOLD                                 \
+    "run.engine || '.git_commit'), " MP_DB_TOLD "run.engine || '.version')) END"
+/* All that a library told, by which one build of it is known; NULL for the native engine. */
+#define MP_DB_LIBRARY                                                                      \
+    "(SELECT group_concat(key || '=' || value, char(10)) FROM (SELECT key, value FROM "    \
+    "run_environment e WHERE e.run = run.id AND substr(key, 1, length(run.engine) + 1) = " \
+    "run.engine || '.' ORDER BY key))"
+
 struct mp_store {
     sqlite3 *db;
     char *path;

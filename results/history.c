@@ -86,22 +86,11 @@ static const char *keep_column(loader *l, sqlite3_stmt *q, int column)
 
 /* ---- runs ----------------------------------------------------------------------------------- */
 
-/* The native engine is known by its commit and the content of its program.  A library under test
- * tells its versions in keys that begin with its engine's name; all of them together are its build,
- * and its own commit or version is its revision. */
+/* The native engine's build is known by the content of its program, a library's by its versions. */
 static const char runs_sql[] =
-    "SELECT id, uuid, label, started, engine, device, fingerprint, "
-    "CASE engine WHEN 'native' THEN "
-    "(SELECT value FROM run_environment WHERE run = id AND key = 'git_commit') ELSE coalesce("
-    "(SELECT value FROM run_environment WHERE run = id AND key = engine || '.git_commit_' || "
-    "engine), "
-    "(SELECT value FROM run_environment WHERE run = id AND key = engine || '.' || engine)) END, "
-    "CASE engine WHEN 'native' THEN "
-    "(SELECT value FROM run_environment WHERE run = id AND key IN ('program', 'program_sha256')) "
-    "ELSE (SELECT group_concat(key || '=' || value, x'0a') FROM "
-    "(SELECT key, value FROM run_environment WHERE run = id AND substr(key, 1, length(engine) + 1) "
-    "= engine || '.' ORDER BY key)) END, "
-    "ended < started FROM run ORDER BY started, id";
+    "SELECT id, uuid, label, started, engine, device, fingerprint, " MP_DB_REVISION
+    ", CASE engine WHEN 'native' THEN coalesce(" MP_DB_TOLD "'program'), " MP_DB_TOLD
+    "'program_sha256')) ELSE " MP_DB_LIBRARY " END, ended < started FROM run ORDER BY started, id";
 
 static int by_run_id(const void *a, const void *b, void *runs)
 {

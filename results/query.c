@@ -118,15 +118,15 @@ static const char *yes_no(sqlite3_stmt *q, int column, const char *missing)
 /* ?1: how many runs at most, negative for all.  By their starts: older ones come by merge. */
 #define NEWEST_RUNS "(SELECT * FROM run ORDER BY started DESC, id DESC LIMIT ?1) AS run "
 
-#define RUNS                                                                                  \
-    "SELECT run.id, run.uuid, run.label, run.engine, run.device, run.started, run.ended, "    \
-    "run.exit_status, substr(run.fingerprint, 1, 8) AS fingerprint, "                         \
-    "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = 'git_commit') AS " \
-    "git_commit, count(cell.id) AS cells, count(*) FILTER (WHERE cell.status = 'ok') AS ok, " \
-    "count(*) FILTER (WHERE cell.as_expected = 0) AS unexpected, "                            \
-    "count(*) FILTER (WHERE cell.budget IS NOT NULL) AS over_budget, "                        \
-    "count(*) FILTER (WHERE cell.status IN ('running', 'interrupted')) AS unfinished "        \
-    "FROM " NEWEST_RUNS "LEFT JOIN cell ON cell.run = run.id AND " NEWEST "GROUP BY run.id "  \
+#define RUNS                                                                                 \
+    "SELECT run.id, run.uuid, run.label, run.engine, run.device, run.started, run.ended, "   \
+    "run.exit_status, substr(run.fingerprint, 1, 8) AS fingerprint, " MP_DB_TOLD             \
+    "'git_commit') AS git_commit, count(cell.id) AS cells, "                                 \
+    "count(*) FILTER (WHERE cell.status = 'ok') AS ok, "                                     \
+    "count(*) FILTER (WHERE cell.as_expected = 0) AS unexpected, "                           \
+    "count(*) FILTER (WHERE cell.budget IS NOT NULL) AS over_budget, "                       \
+    "count(*) FILTER (WHERE cell.status IN ('running', 'interrupted')) AS unfinished "       \
+    "FROM " NEWEST_RUNS "LEFT JOIN cell ON cell.run = run.id AND " NEWEST "GROUP BY run.id " \
     "ORDER BY run.started DESC, run.id DESC"
 
 #define SUMMARY(t, metric)                                                                \

@@ -106,8 +106,8 @@ static sqlite3_stmt *changes_between(const view *v, const mp_finding *x)
     static const char sql[] =
         "SELECT key, old, new FROM (SELECT key, max(CASE run WHEN ?1 THEN value END) AS old, "
         "max(CASE run WHEN ?2 THEN value END) AS new FROM run_environment WHERE run IN (?1, ?2) "
-        "AND key NOT IN ('git_commit', 'program', 'program_sha256') GROUP BY key) WHERE old IS NOT new ORDER "
-        "BY key";
+        "AND key NOT IN ('git_commit', 'program', 'program_sha256') GROUP BY key) WHERE old IS NOT "
+        "new ORDER BY key";
     sqlite3_stmt *q = NULL;
 
     if (!mp_db_prepare(v->s, sql, &q, v->err))

@@ -15,11 +15,8 @@
  * commit of what ran, or its version.  cell.* since older schemas have fewer columns; shown.started
  * is that of the run and comes after that of the cell. */
 static const char cells_sql[] =
-    "WITH named AS (SELECT run.*, coalesce(CASE engine WHEN 'native' THEN (SELECT value FROM "
-    "run_environment e WHERE e.run = run.id AND e.key = 'git_commit') ELSE coalesce((SELECT value "
-    "FROM run_environment e WHERE e.run = run.id AND e.key = engine || '.git_commit_' || engine), "
-    "(SELECT value FROM run_environment e WHERE e.run = run.id AND e.key = engine || '.' || "
-    "engine)) END, '') AS revision FROM run WHERE ?1 IS NULL OR CAST(id AS TEXT) = ?1 OR uuid = "
+    "WITH named AS (SELECT run.*, coalesce(" MP_DB_REVISION ", '') AS revision "
+    "FROM run WHERE ?1 IS NULL OR CAST(id AS TEXT) = ?1 OR uuid = "
     "?1 OR label = ?1), "
     "candidate AS (SELECT max(cell.id) AS id, cell.key, cell.scenario, run, engine, device, "
     "fingerprint, named.started, coalesce(label, '') AS label, revision FROM cell JOIN named ON "

@@ -43,7 +43,7 @@ static SCRATCH_UNUSED int64_t night_begin(mp_store *s, const night *n)
     char uuid[40], commit[48], program[48], started[200];
     const mp_pair environment[] = {{"git_commit", n->commit ? n->commit : commit},
                                    {"program", n->program ? n->program : program},
-                                   {"diffusers.diffusers", n->program ? n->program : program}};
+                                   {"diffusers.version", n->program ? n->program : program}};
     mp_error err = {0};
     int64_t run = 0;
 

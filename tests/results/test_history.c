@@ -101,13 +101,18 @@ static void test_history__tells_the_revision_and_the_build_of_a_library(void **s
               &(night_cell){.seconds = 1});
     mp_history *h = load(s, (mp_history_filter){0});
     assert_string_equal(h->runs[0].revision, "0.42.1");
-    assert_string_equal(h->runs[0].build, "diffusers.diffusers=0.42.1");
+    assert_string_equal(h->runs[0].build, "diffusers.version=0.42.1");
     mp_history_free(h);
-    sql_run(mp_store_path(s), "INSERT INTO run_environment VALUES (1, "
-                              "'diffusers.git_commit_diffusers', 'abc')");
-    h = load(s, (mp_history_filter){0});
-    assert_string_equal(h->runs[0].revision, "abc");
-    mp_history_free(h);
+    static const char *const keys[] = {"git_commit", "git_commit_diffusers"}; /* the latter wins */
+    for (int i = 0; i < 2; i++) {
+        char sql[200];
+        snprintf(sql, sizeof sql, "INSERT INTO run_environment VALUES (1, 'diffusers.%s', 'of %s')",
+                 keys[i], keys[i]);
+        sql_run(mp_store_path(s), sql);
+        h = load(s, (mp_history_filter){0});
+        assert_non_null(strstr(h->runs[0].revision, keys[i]));
+        mp_history_free(h);
+    }
     mp_store_close(s);
 }
 
