@@ -90,11 +90,13 @@ static void describe_run(const mp_plot *p, char *text, size_t room)
 {
     const mp_history_run *r = run_of(p, 0);
     const mp_subject *s = &p->h->subjects[p->cells[0].subject];
+    char revision[MP_REVISION_TEXT];
 
-    snprintf(text, room, "run %" PRId64 " of %.10s%s%.5s%s%.40s%s%.9s, %.20s, %.10s", r->id,
+    mp_revision_text(r->revision, revision);
+    snprintf(text, room, "run %" PRId64 " of %.10s%s%.5s%s%.40s%s%.20s, %.20s, %.10s", r->id,
              r->started, strlen(r->started) > 11 ? " " : "",
              strlen(r->started) > 11 ? r->started + 11 : "", *r->label ? ", " : "", r->label,
-             *r->revision ? ", " : "", r->revision, s->engine, s->device);
+             *r->revision ? ", " : "", revision, s->engine, s->device);
 }
 
 void mp_plot_set_heading(mp_plot *p)

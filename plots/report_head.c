@@ -17,10 +17,9 @@ void mp_page_put_time(FILE *to, const char *time)
 
 void mp_page_put_commit(FILE *to, const char *commit)
 {
-    const bool hash = strspn(commit, "0123456789abcdef") >= 40;
-    char text[64];
+    char text[MP_REVISION_TEXT];
 
-    snprintf(text, sizeof text, hash ? "%.10s%.20s" : "%.40s", commit, hash ? commit + 40 : "");
+    mp_revision_text(commit, text);
     if (*commit)
         mp_html(to, "<code title=\"%s\">%s</code>", commit, text);
     else

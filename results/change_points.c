@@ -2,7 +2,6 @@
  * explains most, less a penalty for each level; the least sure of them is dropped until the rest
  * pass (change_points_judge.c); steps that make a ramp become one (change_points_trend.c). */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/core/memory.h"
@@ -40,12 +39,6 @@ typedef struct work {
 
 /* ---- Candidates ----------------------------------------------------------------------------- */
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Of the point and two on each side, as far as there are any. */
 static double running_median(const double *y, int64_t n, int64_t i)
 {
@@ -73,7 +66,7 @@ static double deviation(const double *y, int64_t n, double *differences)
         differences[i - 1] = fabs(y[i] - y[i - 1]);
         squares += differences[i - 1] * differences[i - 1];
     }
-    qsort(differences, (size_t)(n - 1), sizeof *differences, by_value);
+    mp_sort(differences, n - 1);
     const double upper = differences[(n - 1) * 3 / 4];
     return upper > 0 ? upper / quartile : sqrt(squares / (double)(2 * (n - 1)));
 }

@@ -3,7 +3,6 @@
  * Medians and ranks are not misled, but a few points give them little to say: so they only must not
  * object. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <gsl/gsl_cdf.h>
@@ -108,12 +107,6 @@ mp_code mp_change_points__confirm(const mp_regimes *r, int min_segment, double l
     return ranks_agree(r, p, yes);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* How many of all differences b - a are less than d; a and b are sorted. */
 static int64_t less_than(const double *a, int64_t n_a, const double *b, int64_t n_b, double d)
 {
@@ -154,8 +147,8 @@ mp_code mp_change_points__interval(const mp_regimes *r, double *low, double *hig
         return MP_ENOMEM;
     memcpy(a, r->a, (size_t)r->n_a * sizeof *a);
     memcpy(b, r->b, (size_t)r->n_b * sizeof *b);
-    qsort(a, (size_t)r->n_a, sizeof *a, by_value);
-    qsort(b, (size_t)r->n_b, sizeof *b, by_value);
+    mp_sort(a, r->n_a);
+    mp_sort(b, r->n_b);
     *low = difference_at(a, r->n_a, b, r->n_b, k);
     *high = difference_at(a, r->n_a, b, r->n_b, r->n_a * r->n_b - 1 - k);
     mp_free(a);

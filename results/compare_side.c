@@ -97,7 +97,7 @@ static bool looks_like_uuid(const char *text)
     return strlen(text) == 36 && strspn(text, "0123456789abcdef-") == 36;
 }
 
-mp_code mp_selector_parse(const char *text, mp_selector *out, mp_error *err)
+static mp_code parse_selector(const char *text, mp_selector *out, mp_error *err)
 {
     mp_dtype dtype;
     bool good;
@@ -552,6 +552,6 @@ mp_code mp_side_load(mp_store *s, const char *text, mp_side *out, mp_error *err)
     mp_selector selector;
 
     *out = (mp_side){0};
-    return mp_selector_parse(text, &selector, err) ? err->code
-                                                   : mp_side_load_selected(s, &selector, out, err);
+    return parse_selector(text, &selector, err) ? err->code
+                                                : mp_side_load_selected(s, &selector, out, err);
 }

@@ -46,10 +46,8 @@ typedef struct mp_side {
     int run_count;
 } mp_side;
 
-/* A dtype, a run's number or UUID, KEY=VAL[,KEY=VAL], or else a label; text must outlive out.
- * MP_EUSAGE: it is none. */
-mp_code mp_selector_parse(const char *text, mp_selector *out, mp_error *err);
-/* MP_EMISSING when it selects nothing; the text says what there is. */
+/* text: a dtype, a run's number or UUID, KEY=VAL[,KEY=VAL], or else a label; it must outlive out.
+ * MP_EUSAGE: it is none.  MP_EMISSING when it selects nothing; the text says what there is. */
 mp_code mp_side_load(mp_store *s, const char *text, mp_side *out, mp_error *err);
 mp_code mp_side_load_selected(mp_store *s, const mp_selector *which, mp_side *out, mp_error *err);
 void mp_side_free(mp_side *side);

@@ -658,3 +658,14 @@ int mp_history_find(const mp_history *h, int64_t cell)
                ? h->by_cell[low]
                : -1;
 }
+
+void mp_revision_text(const char *revision, char out[MP_REVISION_TEXT])
+{
+    enum { COMMIT = 40, SHORT = 10 };
+    const bool commit = strspn(revision, "0123456789abcdef") >= COMMIT;
+
+    if (commit)
+        snprintf(out, MP_REVISION_TEXT, "%.*s%.20s", SHORT, revision, revision + COMMIT);
+    else
+        snprintf(out, MP_REVISION_TEXT, "%.40s", revision);
+}

@@ -71,6 +71,9 @@ typedef struct mp_history_filter {
 /* Cells that ended; MP_EMISSING when the filter leaves nothing, and the text says what there is.
  * Seconds of a stage are the median over the cell's repeats. */
 mp_code mp_history_load(mp_store *s, const mp_history_filter *f, mp_history **out, mp_error *err);
+enum { MP_REVISION_TEXT = 64 };
+/* A commit as people write it, with what stands behind it; a version as it is. */
+void mp_revision_text(const char *revision, char out[MP_REVISION_TEXT]);
 void mp_history_free(mp_history *h); /* NULL is fine */
 /* The observation of a cell; -1: it is none of this history's. */
 int mp_history_find(const mp_history *h, int64_t cell);

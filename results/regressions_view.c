@@ -41,14 +41,11 @@ static void words(const view *v, const char *text, FILE *to)
         mp_print_plain(to, text, -1);
 }
 
-/* A commit as people write it; a version as it is. */
 static void revision(const view *v, const mp_history_run *r, FILE *to)
 {
-    char text[64];
-    const size_t hex = strspn(r->revision, "0123456789abcdef");
+    char text[MP_REVISION_TEXT];
 
-    snprintf(text, sizeof text, "%.*s%.20s", hex >= 40 ? 10 : (int)(hex < 40 ? hex : 40),
-             r->revision, r->revision + hex);
+    mp_revision_text(r->revision, text);
     words(v, *text ? text : "?", to);
 }
 

@@ -30,6 +30,12 @@ static bool has_nan(const double *x, int64_t n)
     return false;
 }
 
+void mp_sort(double *x, int64_t n)
+{
+    if (n)
+        qsort(x, (size_t)n, sizeof *x, by_value);
+}
+
 double mp_median(const double *x, int64_t n)
 {
     if (n <= 0 || has_nan(x, n))
@@ -38,7 +44,7 @@ double mp_median(const double *x, int64_t n)
     if (!sorted)
         return NAN;
     memcpy(sorted, x, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    mp_sort(sorted, n);
     const double low = sorted[(n - 1) / 2], high = sorted[n / 2];
     mp_free(sorted);
     return low == high ? low : low / 2 + high / 2; /* two infinities, or a sum beyond the largest */
@@ -181,7 +187,7 @@ mp_interval mp_median_interval(const double *x, int64_t n)
     if (!sorted)
         return out;
     memcpy(sorted, x, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    mp_sort(sorted, n);
     while (2 * gsl_cdf_binomial_P((unsigned)k + 1, 0.5, (unsigned)n) <= 0.05)
         k++;
     out = (mp_interval){sorted[k], sorted[n - 1 - k]};

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+void mp_sort(double *x, int64_t n);           /* ascending; no NaN among them */
 double mp_median(const double *x, int64_t n); /* NaN for none; x is not changed */
 
 /* Two-sided Mann-Whitney U: exact by counting (ties by permutation of the pooled ranks) for

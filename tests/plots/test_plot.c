@@ -41,7 +41,7 @@ static int end_database(void **state)
 static int64_t add_run(const char *label)
 {
     static int made;
-    const mp_pair commit = {"git_commit", "3e64931fb5c9d2a7c0ffee00112233445566778"};
+    const mp_pair commit = {"git_commit", "3e64931fb5c9d2a7c0ffee001122334455667788"};
     char uuid[24], sql[120];
     int64_t id;
 
@@ -245,7 +245,7 @@ static void test_plot__drift_places_zeros_below_and_what_is_not_finite_above(voi
                              "step\tbf16\n1\t0.0625\t0.0625\n2\t1\tNaN\n\n\n");
     assert_file_has("settings.gp", "heading = \"sana\"\n");
     assert_file_has("settings.gp", "of 2026-11-");
-    assert_file_has("settings.gp", "04:30, nightly, 3e64931fb, native, cpu\"\n");
+    assert_file_has("settings.gp", "04:30, nightly, 3e64931fb5, native, cpu\"\n");
     assert_file_has("drift.svg", "<text>inf, NaN</text>");
     assert_file_has("drift.svg", "<text>denoising step</text>");
 }
