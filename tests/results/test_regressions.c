@@ -132,6 +132,24 @@ static void test_regressions__waits_for_three_runs_before_an_alarm(void **state)
     mp_store_close(s);
 }
 
+static void test_regressions__takes_a_little_more_noise_for_noise(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("extreme.db");
+
+    for (int i = 0; i < 12; i++)
+        nights(s, i, i + 1, i % 2 ? 2.2 : 2);
+    nights(s, 12, 13, 2.3);
+    seen x = look(s, recording);
+    assert_int_equal(x.f.count, 0);
+    forget(&x);
+    nights(s, 13, 14, 3);
+    x = look(s, recording);
+    assert_int_equal(x.f.count, 1);
+    forget(&x);
+    mp_store_close(s);
+}
+
 static void test_regressions__withdraws_a_spike_and_stays_quiet_about_it(void **state)
 {
     (void)state;
@@ -216,7 +234,8 @@ static void test_regressions__leaves_alone_what_is_not_finite(void **state)
     mp_store *s = nights_open("nan.db");
 
     for (int i = 0; i < 20; i++)
-        night_of(s, &(night_cell){.seconds = i % 5 == 2   ? NAN
+        night_of(s, &(night_cell){.drift = NAN,
+                                  .seconds = i % 5 == 2   ? NAN
                                              : i % 5 == 3 ? INFINITY
                                                           : steady(i) * (i < 10 ? 2 : 2.4)});
     seen x = look(s, recording);
@@ -471,6 +490,42 @@ static void test_regressions__knows_that_a_good_end_fixes_all_ways_to_fail(void 
     mp_store_close(s);
 }
 
+/* ---- looking -------------------------------------------------------------------------------- */
+
+static char *shown(mp_store *s, const mp_regressions_view *v, int expected_status)
+{
+    mp_error err = {0};
+    char *text = NULL;
+    size_t n;
+    int status;
+    FILE *f = open_memstream(&text, &n);
+
+    assert_non_null(f);
+    if (mp_regressions(s, v, f, &status, &err))
+        fail_msg("%s", err.text);
+    fclose(f);
+    assert_int_equal(status, expected_status);
+    return text;
+}
+
+static char *view_of(mp_store *s, mp_format format, bool settled, int expected_status)
+{
+    return shown(s,
+                 &(mp_regressions_view){.options = recording, .format = format, .settled = settled},
+                 expected_status);
+}
+
+static char *view(mp_store *s, mp_format format, int expected_status)
+{
+    return view_of(s, format, false, expected_status);
+}
+
+static void assert_has(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("no \"%s\" in:\n%s", part, text);
+}
+
 /* ---- acknowledging -------------------------------------------------------------------------- */
 
 static void acknowledge(mp_store *s, int64_t id, bool siblings, const char *why, mp_code code,
@@ -541,15 +596,58 @@ static void test_regressions__acknowledges_all_that_one_commit_changed(void **st
             night_add(
                 s, run,
                 &(night_cell){.key = keys[k], .drift = 1, .image = images[k == 2 ? i / 2 : i > 0]});
+        if (i != 1) /* d was not run that night: its change may be of either */
+            night_add(s, run, &(night_cell){.key = "sana/d", .drift = 1, .image = images[i]});
     }
     seen x = look(s, recording);
-    assert_int_equal(x.f.open, 3);
+    assert_int_equal(x.f.open, 4);
     const int64_t id = x.f.items[0].id;
     forget(&x);
     acknowledge(s, id, true, "a new compiler", MP_OK, "");
     x = look(s, recording);
-    assert_int_equal(x.f.open, 1);
+    assert_int_equal(x.f.open, 2);
     assert_string_equal(x.h->subjects[x.f.items[0].subject].key, "sana/c");
+    assert_string_equal(x.h->subjects[x.f.items[1].subject].key, "sana/d");
+    forget(&x);
+    char *text = view(s, MP_TEXT, 1); /* a group for each two runs */
+    assert_has(text, "(runs 2 and 3, ");
+    assert_has(text, "(runs 1 and 3, ");
+    assert_has(text, "(runs 1 and 2, ");
+    free(text);
+    mp_store_close(s);
+}
+
+/* More data move a change point by a run or two. */
+static void test_regressions__knows_a_finding_again_near_its_old_place(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("moved.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 20, 2.4);
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_CONFIRMED, 1);
+    sql_run(mp_store_path(s), "UPDATE finding SET before_cell = 14, after_cell = 15");
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_CONFIRMED, 1);
+    sql_run(mp_store_path(s),
+            "UPDATE finding SET before_cell = 15, after_cell = 16, key = 'of another place'");
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_CONFIRMED, 2);
+    assert_sql(mp_store_path(s), "SELECT group_concat(finding || state) FROM finding_event",
+               "1confirmed,2confirmed,1withdrawn");
+    mp_store_close(s);
+}
+
+static void test_regressions__withdraws_nothing_that_it_did_not_look_at(void **state)
+{
+    (void)state;
+    mp_store *s = nights_open("unseen.db");
+
+    nights(s, 0, 12, 2);
+    nights(s, 12, 20, 2.4);
+    assert_finding(s, 1, MP_FINDING_STEP, MP_FINDING_CONFIRMED, 1);
+    sql_run(mp_store_path(s), "UPDATE finding SET step = 3, key = 'of a step'"); /* --all-rows */
+    seen x = look(s, recording);
+    assert_int_equal(x.f.items[0].id, 2);
+    assert_int_equal(x.f.withdrawn_count, 0);
     forget(&x);
     mp_store_close(s);
 }
@@ -570,40 +668,6 @@ static void test_regressions__records_nothing_unasked(void **state)
 
 /* ---- the view ------------------------------------------------------------------------------- */
 
-static char *shown(mp_store *s, const mp_regressions_view *v, int expected_status)
-{
-    mp_error err = {0};
-    char *text = NULL;
-    size_t n;
-    int status;
-    FILE *f = open_memstream(&text, &n);
-
-    assert_non_null(f);
-    if (mp_regressions(s, v, f, &status, &err))
-        fail_msg("%s", err.text);
-    fclose(f);
-    assert_int_equal(status, expected_status);
-    return text;
-}
-
-static char *view_of(mp_store *s, mp_format format, bool settled, int expected_status)
-{
-    return shown(s,
-                 &(mp_regressions_view){.options = recording, .format = format, .settled = settled},
-                 expected_status);
-}
-
-static char *view(mp_store *s, mp_format format, int expected_status)
-{
-    return view_of(s, format, false, expected_status);
-}
-
-static void assert_has(const char *text, const char *part)
-{
-    if (!strstr(text, part))
-        fail_msg("no \"%s\" in:\n%s", part, text);
-}
-
 static void test_regressions__shows_both_ends_and_what_else_changed(void **state)
 {
     (void)state;
@@ -616,6 +680,8 @@ static void test_regressions__shows_both_ends_and_what_else_changed(void **state
     char *text = view(s, MP_TEXT, 1);
     assert_has(text, "near 0000000000..0000000000 (runs 12 and 13, 2026-01-12");
     assert_has(text, "changed too: blas: OpenBLAS 0.3.21 -> OpenBLAS 0.3.26");
+    assert_null(strstr(text, "changed too: git_commit")); /* the heading has it */
+    assert_null(strstr(text, "changed too: program"));
     assert_has(text, "before at 0000000000 (cell 12): mpbench run sana/dtype=bf16");
     assert_has(text, "after  at 0000000000 (cell 13): mpbench run sana/dtype=bf16");
     assert_has(text, "\nverdict: REGRESSION exit=1 (1 open finding; ");
@@ -790,6 +856,7 @@ int main(void)
         cmocka_unit_test(test_regressions__calls_a_faster_cell_better_and_raises_no_alarm),
         cmocka_unit_test(test_regressions__keeps_still_over_noise_and_small_changes),
         cmocka_unit_test(test_regressions__waits_for_three_runs_before_an_alarm),
+        cmocka_unit_test(test_regressions__takes_a_little_more_noise_for_noise),
         cmocka_unit_test(test_regressions__withdraws_a_spike_and_stays_quiet_about_it),
         cmocka_unit_test(test_regressions__knows_a_level_that_came_back),
         cmocka_unit_test(test_regressions__raises_an_alarm_when_an_improvement_is_lost),
@@ -812,6 +879,8 @@ int main(void)
         cmocka_unit_test(test_regressions__keeps_an_acknowledgement_and_its_reason),
         cmocka_unit_test(test_regressions__takes_the_newest_event_by_its_time),
         cmocka_unit_test(test_regressions__acknowledges_all_that_one_commit_changed),
+        cmocka_unit_test(test_regressions__knows_a_finding_again_near_its_old_place),
+        cmocka_unit_test(test_regressions__withdraws_nothing_that_it_did_not_look_at),
         cmocka_unit_test(test_regressions__records_nothing_unasked),
         cmocka_unit_test(test_regressions__shows_both_ends_and_what_else_changed),
         cmocka_unit_test(test_regressions__of_one_metric_are_nothing_else),
