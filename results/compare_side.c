@@ -229,9 +229,6 @@ static bool names_runs(const mp_selector *s)
     return any;
 }
 
-/* Of a group of cells that lie in "run" and "cell"; the id is the end of the largest text. */
-#define NEWEST "CAST(substr(max(run.started || printf('%%020d', cell.id)), -20) AS INTEGER)"
-
 /* The newest finished cell of each key and content that fulfils the conditions.  Equal content is
  * equal settings, so these are looked at last, and of few cells.  Only column names of the table
  * above become a part of the SQL; all values are bound. */
@@ -240,8 +237,9 @@ static mp_code prepare(mp_store *s, const mp_selector *sel, sqlite3_stmt **out, 
     char sql[4096];
     /* CROSS JOIN: SQLite keeps the order, and takes few runs' cells by their index. */
     size_t n = (size_t)snprintf(sql, sizeof sql,
-                                "WITH newest AS MATERIALIZED (SELECT " NEWEST " AS id FROM %s "
+                                "WITH newest AS MATERIALIZED (SELECT %s AS id FROM %s "
                                 "WHERE " FINISHED,
+                                MP_DB_NEWEST,
                                 names_runs(sel) ? "run CROSS JOIN cell ON cell.run = run.id"
                                                 : "cell CROSS JOIN run ON run.id = cell.run");
 

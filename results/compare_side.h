@@ -36,8 +36,7 @@ typedef struct mp_candidate {
     int setting_count, setting_room;
 } mp_candidate;
 
-/* All cells that an operand selects: the newest of each key and content, by the start of their runs
- * and then by their ids, which alone say nothing after a merge. */
+/* All cells that an operand selects: the newest of each key and content (MP_DB_NEWEST). */
 typedef struct mp_side {
     mp_selector selector;
     mp_candidate *cells;

@@ -30,6 +30,10 @@
     "run_environment e WHERE e.run = run.id AND substr(key, 1, length(run.engine) + 1) = " \
     "run.engine || '.' ORDER BY key))"
 
+/* The newest of a group of cells, each with its run: by the start of the run and then by id, which
+ * alone says nothing after a merge.  The id is the end of the largest text. */
+#define MP_DB_NEWEST "CAST(substr(max(run.started || printf('%020d', cell.id)), -20) AS INTEGER)"
+
 struct mp_store {
     sqlite3 *db;
     char *path;

@@ -194,36 +194,34 @@ static mp_code export_table(mp_store *s, const mp_db_tables *all, int which,
 /* ---- the whole ------------------------------------------------------------------------------ */
 
 /* Nothing to export is not the same as a name that is spelled wrong. */
-static mp_code check_names(mp_store *s, const mp_export_options *o, mp_error *err)
+static mp_code check_name(mp_store *s, const char *sql, const char *name, const char *complaint,
+                          mp_error *err)
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
+    char asked[80] = "";
 
-    if (!mp_db_prepare(s,
-                       "SELECT ?1 IS NULL OR EXISTS (" RUNS "), ?2 IS NULL OR EXISTS (SELECT 1 "
-                       "FROM cell WHERE scenario = ?2)",
-                       &q, err) &&
-        !mp_db_bind(s, q, err, "tt", o->run, o->scenario) && !mp_db_step(s, q, &row, err) && row) {
-        if (!sqlite3_column_int(q, 0))
-            mp_error_set(err, MP_EMISSING,
-                         "%s: has no run '%.80s', expected an id, a UUID or a label; `mpbench "
-                         "list` shows them",
-                         s->path, o->run);
-        else if (!sqlite3_column_int(q, 1))
-            mp_error_set(err, MP_EMISSING,
-                         "%s: has no cell of a scenario '%.80s'; `mpbench list` shows the cells",
-                         s->path, o->scenario);
+    if (!name || mp_db_prepare(s, sql, &q, err) || mp_db_bind(s, q, err, "t", name) ||
+        mp_db_step(s, q, &row, err) || row) {
+        sqlite3_finalize(q);
+        return err->code;
     }
     sqlite3_finalize(q);
-    return err->code;
+    mp_append_plain(asked, sizeof asked, "", name);
+    return mp_error_set(err, MP_EMISSING, complaint, s->path, asked);
 }
 
 mp_code mp_export_check(mp_store *s, const mp_export_options *o, mp_error *err)
 {
     mp_db_tables *all = NULL;
 
-    if (!mp_db_tables_load(&all, err) && !mp_db_tables_check(all, s, err))
-        check_names(s, o, err);
+    if (!mp_db_tables_load(&all, err) && !mp_db_tables_check(all, s, err) &&
+        !check_name(s, RUNS, o->run,
+                    "%s: has no run '%s', expected an id, a UUID or a label; `mpbench list` shows "
+                    "them",
+                    err))
+        check_name(s, "SELECT 1 FROM cell WHERE scenario = ?1", o->scenario,
+                   "%s: has no cell of a scenario '%s'; `mpbench list` shows the cells", err);
     mp_free(all);
     return err->code;
 }

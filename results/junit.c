@@ -230,14 +230,16 @@ static mp_code put_suite(mp_store *s, const char *uuid, sqlite3_stmt *suite, FIL
                          mp_error *err)
 {
     const char *scenario = mp_db_text(suite, 0);
+    char started[20]; /* to the second, without a zone */
     sqlite3_stmt *q = NULL;
     bool row = true;
 
     fputs("  <testsuite", to);
     put_attribute(to, "name", scenario);
     put_counts(to, suite, 2, false);
-    fprintf(to, " timestamp=\"%.19s\">\n",
-            mp_db_text(suite, 1)); /* whole seconds, without a zone */
+    snprintf(started, sizeof started, "%s", mp_db_text(suite, 1));
+    put_attribute(to, "timestamp", started);
+    fputs(">\n", to);
     if (!put_properties(s, uuid, to, err) &&
         !mp_db_prepare(s, CELLS "SELECT " FIELDS " FROM judged WHERE scenario = ?2 ORDER BY id", &q,
                        err) &&

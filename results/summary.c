@@ -1,4 +1,3 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -21,7 +20,7 @@ enum { SHOWN = 10, TEXT = 600 };
     "judged AS (SELECT cell.*, CASE WHEN status IN ('running', 'interrupted') THEN 3 "             \
     "WHEN as_expected = 0 AND status <> 'ok' THEN 0 WHEN budget IS NOT NULL THEN 1 "               \
     "WHEN as_expected = 0 THEN 2 ELSE 4 + (status = 'ok') END AS rank FROM cell WHERE id IN ("     \
-    "SELECT max(cell.id) FROM chosen CROSS JOIN cell ON cell.run = chosen.id "                     \
+    "SELECT " MP_DB_NEWEST " FROM chosen AS run CROSS JOIN cell ON cell.run = run.id "             \
     "GROUP BY key, engine, device, fingerprint, round)) "
 
 typedef struct mp_choice {
@@ -44,7 +43,8 @@ static mp_code newest_run(mp_store *s, int64_t *id, mp_error *err)
     sqlite3_stmt *q = NULL;
     bool row = false;
 
-    if (!mp_db_prepare(s, "SELECT max(id) FROM run", &q, err) && !mp_db_step(s, q, &row, err))
+    if (!mp_db_prepare(s, "SELECT id FROM run ORDER BY started DESC, id DESC LIMIT 1", &q, err) &&
+        !mp_db_step(s, q, &row, err) && row)
         *id = sqlite3_column_int64(q, 0);
     sqlite3_finalize(q);
     if (!err->code && !*id)
@@ -58,21 +58,22 @@ static mp_code choose(mp_store *s, const char *which, mp_choice *out, mp_error *
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
+    char asked[80] = "";
 
     *out = (mp_choice){.name = which};
     if (!which)
         return newest_run(s, &out->id, err);
     if (*which && strspn(which, "0123456789") == strlen(which)) {
-        errno = 0;
         out->id = strtoll(which, NULL, 10);
         out->name = NULL;
     }
     if (!prepare(s, CHOSEN "SELECT 1 FROM chosen", out, &q, err) && !mp_db_step(s, q, &row, err) &&
-        !row)
-        mp_error_set(
-            err, MP_EMISSING,
-            "%s: '%.80s' is no run's id, UUID or label; `mpbench list` shows what there is",
-            mp_store_path(s), which);
+        !row) {
+        mp_append_plain(asked, sizeof asked, "", which);
+        mp_error_set(err, MP_EMISSING,
+                     "%s: '%s' is no run's id, UUID or label; `mpbench list` shows what there is",
+                     mp_store_path(s), asked);
+    }
     sqlite3_finalize(q);
     return err->code;
 }
@@ -136,27 +137,24 @@ static void add_head(mp_markdown *m, const tally *t)
     mp_markdown_text(m, "\n");
 }
 
-#define VALUE(key)                                                                            \
-    "coalesce((SELECT value FROM run_environment e WHERE e.run = chosen.id AND e.key = '" key \
-    "'), '')"
-
 /* A line for each engine and machine. */
 static mp_code add_environment(mp_store *s, const mp_choice *c, mp_markdown *m, mp_error *err)
 {
+    static const char sql[] = CHOSEN
+        "SELECT DISTINCT engine || ' on ' || device || ', ' || coalesce(" MP_DB_TOLD
+        "'cpu'), '') || ', ' || coalesce(" MP_DB_TOLD
+        "'isa'), '') || ', threads ' || coalesce(" MP_DB_TOLD
+        "'threads'), '') || ', mpbench ' || coalesce(" MP_DB_TOLD "'mpbench'), ''), " MP_DB_TOLD
+        "'git_commit'), substr(fingerprint, 1, 8) FROM chosen AS run ORDER BY 1, 2, 3";
     sqlite3_stmt *q = NULL;
     bool row = true;
 
-    if (!prepare(
-            s,
-            CHOSEN
-            "SELECT DISTINCT engine || ' on ' || device || ', ' || " VALUE("cpu") " || ', ' || " VALUE("isa") " || ', threads ' || " VALUE(
-                "threads") " || ', mpbench ' || " VALUE("mpbench") ", " VALUE("git_commit") ", substr(fingerprint, 1, 8) FROM chosen "
-                                                                                            "ORDER BY 1, 2, 3",
-            c, &q, err))
+    if (!prepare(s, sql, c, &q, err))
         while (!mp_db_step(s, q, &row, err) && row) {
             FILE *to = mp_markdown_row(m);
             mp_print_markdown(to, mp_db_text(q, 0));
-            fprintf(to, ", machine %s", mp_db_text(q, 2));
+            fputs(", machine ", to);
+            mp_print_markdown(to, mp_db_text(q, 2));
             if (*mp_db_text(q, 1)) {
                 fputs(", commit ", to);
                 mp_markdown_code(to, mp_db_text(q, 1), TEXT);

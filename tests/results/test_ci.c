@@ -253,6 +253,24 @@ static void test_summary__the_worst_comes_first(void **state)
     remove(scratch_file("ends.db"));
 }
 
+static void test_ci__no_field_of_a_row_is_markup(void **state)
+{
+    mp_store *s = open_store("markup.db");
+    mp_error err = {0};
+
+    (void)state;
+    record(s, begin_run(s, "x", "<b>@a"), "one", "one/a", &good);
+    sql_run(scratch_file("markup.db"), "UPDATE cell SET started = '\"><x>'");
+    char *text = printed(s, NULL, &err);
+    assert_has(text, "timestamp=\"&quot;&gt;&lt;x&gt;\"");
+    free(text);
+    text = printed(s, "x", &err);
+    assert_has(text, "machine \\<b\\>@a");
+    free(text);
+    mp_store_close(s);
+    remove(scratch_file("markup.db"));
+}
+
 /* The shards of one run have its label; those of another run do not count, nor does what a shard
  * ran again. */
 static void test_summary__shards_of_a_label_are_one(void **state)
@@ -283,6 +301,15 @@ static void test_summary__shards_of_a_label_are_one(void **state)
     free(md);
     md = printed(s, "", &err); /* the newest run */
     assert_has(md, "### ✅ mpbench: OK\n\n- ✅ 1 cell as expected\n\n");
+    free(md);
+    sql_run(
+        scratch_file("shards.db"), /* as if it had come by merge before those that began first */
+        "UPDATE run SET started = '2999-01-01T00:00:00.000Z' WHERE id = 2");
+    md = printed(s, "night", &err);
+    assert_has(md, "### ❌ mpbench: UNEXPECTED\n\n- ❌ 1 cell not as expected\n");
+    free(md);
+    md = printed(s, "", &err);
+    assert_has(md, "### ❌ mpbench: UNEXPECTED\n\n- ❌ 1 cell not as expected\n\nnative");
     free(md);
     mp_store_close(s);
     remove(scratch_file("shards.db"));
@@ -425,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_junit__each_end_of_a_cell_has_its_element),
         cmocka_unit_test(test_junit__a_text_of_any_length_is_capped),
         cmocka_unit_test(test_summary__the_worst_comes_first),
+        cmocka_unit_test(test_ci__no_field_of_a_row_is_markup),
         cmocka_unit_test(test_summary__shards_of_a_label_are_one),
         cmocka_unit_test(test_summary__of_rounds_each_one_counts),
         cmocka_unit_test(test_summary__names_what_it_does_not_find),
