@@ -9,11 +9,6 @@
 #include "results/db.h"
 #include "results/statistics.h"
 
-static mp_code no_memory(mp_error *err)
-{
-    return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-}
-
 char mp_operand_letter(int operand)
 {
     return (char)('A' + operand);
@@ -33,7 +28,7 @@ static mp_overall *overall_of(mp_comparison *c, const char *metric, mp_error *er
             return &c->metrics[i];
     mp_overall *grown = mp_realloc(c->metrics, (size_t)c->metric_count + 1, sizeof *grown);
     if (!grown) {
-        no_memory(err);
+        mp_compare_no_memory(err);
         return NULL;
     }
     c->metrics = grown;
@@ -111,7 +106,7 @@ static mp_code judge_pools(mp_measurer *m, mp_comparison *c, mp_error *err)
 
     c->judged = mp_alloc((size_t)n, sizeof *c->judged);
     if (!c->judged)
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     for (int i = 0; i < n; i++)
         if (mp_judge_pool(m, &c->selection, &c->selection.pools[i], &c->judged[i], err))
             return err->code;
@@ -166,10 +161,10 @@ static mp_code settle(mp_compare_report *r, mp_error *err)
         mp_benjamini_hochberg(t.p, (int64_t)n, t.q);
         for (size_t i = 0; i < n; i++)
             if (isnan(t.q[i]) != isnan(t.p[i]))
-                no_memory(err);
+                mp_compare_no_memory(err);
         each_judgement(r, give_q, &t);
     } else {
-        no_memory(err);
+        mp_compare_no_memory(err);
     }
     mp_free(t.p);
     mp_free(t.q);
@@ -293,7 +288,7 @@ mp_code mp_compare(mp_store *s, const mp_compare_options *o, FILE *to, int *exit
 
     *exit_status = 0;
     if (!r)
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     *r = (mp_compare_report){.store = s, .options = o};
     if (!mp_db_begin_reading(s, err)) {
         if (!load(r, err) && !compare(r, err) && !print(r, to, err))

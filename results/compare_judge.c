@@ -17,11 +17,6 @@ static const double DRIFT_MARGIN = 2;
 /* And in fp32 they are this far apart by the order of their sums alone. */
 static const double FP32_LATENTS = 1e-5, FP32_PICTURE = 1e-4;
 
-static mp_code no_memory(mp_error *err)
-{
-    return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-}
-
 double mp_ratio(double a, double b)
 {
     return a > 0 && b > 0 && isfinite(a) && isfinite(b) ? b / a : NAN;
@@ -192,7 +187,7 @@ static mp_code judge_pairs(mp_judgement *j, const drift *list, const double *dif
         return MP_OK;
     }
     j->p = mp_wilcoxon(differences, j->pairs, &j->direction);
-    return isnan(j->p) ? no_memory(err) : MP_OK; /* none of the differences is a NaN */
+    return isnan(j->p) ? mp_compare_no_memory(err) : MP_OK; /* none of the differences is a NaN */
 }
 
 static double worst_of(const mp_judgement *j, const mp_numbers *list)
@@ -244,7 +239,7 @@ static mp_code judge_exact(const mp_measures *from, const mp_measure *m, const s
     if (!list || !differences) {
         mp_free(list);
         mp_free(differences);
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     }
     j->pairs = n;
     j->same_bits = true;
@@ -489,7 +484,7 @@ mp_code mp_judge_pool(mp_measurer *m, const mp_selection *s, const mp_pool *pool
                                .good = from.good};
         from.a.error = from.b.error = NULL;
         if (!out->items)
-            no_memory(err);
+            mp_compare_no_memory(err);
         for (int i = 0; !err->code && i < from.count; i++)
             judge(&from, &from.items[i], first, &in, &out->items[out->count++], err);
     }

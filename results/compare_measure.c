@@ -8,18 +8,13 @@
 #include "kernels/core/memory.h"
 #include "results/metric_kind.h"
 
-static mp_code no_memory(mp_error *err)
-{
-    return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-}
-
 static mp_code push(mp_numbers *list, double value, mp_error *err)
 {
     if (list->n == list->room) {
         const int64_t room = list->room ? 2 * list->room : 8;
         double *grown = mp_realloc(list->x, (size_t)room, sizeof *grown);
         if (!grown)
-            return no_memory(err);
+            return mp_compare_no_memory(err);
         list->x = grown;
         list->room = room;
     }
@@ -59,7 +54,7 @@ mp_measurer *mp_measurer_create(mp_store *s, const char *metric, mp_error *err)
     mp_measurer *m = mp_alloc(1, sizeof *m);
 
     if (!m) {
-        no_memory(err);
+        mp_compare_no_memory(err);
         return NULL;
     }
     *m = (mp_measurer){.store = s, .metric = metric};
@@ -135,7 +130,7 @@ static mp_code note_ending(mp_measurer *m, int64_t cell, endings *e, side_state 
     out->failed = true;
     e->out->failed++;
     if (!e->out->error && !(e->out->error = mp_strdup(mp_db_text(q, 1))))
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     return MP_OK;
 }
 
@@ -156,7 +151,7 @@ static mp_code tell(endings *e, mp_error *err)
     size_t n = 0;
 
     if (!out->error && !(out->error = mp_strdup("")))
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     if (out->cells == 1)
         snprintf(out->status, sizeof out->status, "%s", e->kinds[0].status);
     for (int good = 1; out->cells > 1 && good >= 0; good--)
@@ -194,7 +189,7 @@ static mp_code load_summaries(mp_measurer *m, int64_t cell, summaries *out, mp_e
             const int room = out->room ? 2 * out->room : 32;
             summary *grown = mp_realloc(out->items, (size_t)room, sizeof *grown);
             if (!grown)
-                return no_memory(err);
+                return mp_compare_no_memory(err);
             out->items = grown;
             out->room = room;
         }
@@ -237,7 +232,7 @@ static mp_measure *measure_of(mp_measures *out, const summary *s, mp_error *err)
         return &out->items[i];
     mp_measure *grown = mp_realloc(out->items, (size_t)out->count + 1, sizeof *grown);
     if (!grown) {
-        no_memory(err);
+        mp_compare_no_memory(err);
         return NULL;
     }
     out->items = grown;
@@ -387,7 +382,7 @@ mp_code mp_measure_pool(mp_measurer *m, const mp_selection *s, const mp_pool *po
     *out = (mp_measures){.same_reference = mp_alloc((size_t)n, sizeof(bool)),
                          .same_bits = mp_alloc((size_t)n, sizeof(bool))};
     if (!out->same_reference || !out->same_bits)
-        no_memory(err);
+        mp_compare_no_memory(err);
     for (int i = 0; i < n && !err->code; i++)
         measure_pair(m, &s->pairs[pool->first + i], i, e, room, out, err);
     if (!err->code && !tell(&e[0], err) && !tell(&e[1], err))

@@ -79,7 +79,7 @@ mp_code mp_compare_rows(const mp_compare_report *r, mp_compare_row **out, int *c
     *count = 0;
     *out = mp_alloc(most, sizeof **out);
     if (!*out)
-        return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
+        return mp_compare_no_memory(err);
     for (int i = 0; i < r->count; i++)
         add_comparison(r, i, *out, count);
     if (*count)

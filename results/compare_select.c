@@ -7,11 +7,6 @@
 #include "kernels/core/memory.h"
 #include "results/table.h"
 
-static mp_code no_memory(mp_error *err)
-{
-    return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-}
-
 /* ---- what must be equal --------------------------------------------------------------------- */
 
 bool mp_selection_has_key(const mp_selection *s, const char *key)
@@ -69,7 +64,7 @@ static mp_code sign(const mp_selection *s, signed_cell *x, bool strict, mp_error
     mp_free(x->signature);
     char *t = x->signature = mp_alloc(n, 1);
     if (!t)
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     for (int i = 0; i < FACTS; i++)
         if (!fact_may_differ(s, i, facts[i].key, strict))
             t += sprintf(t, "%s\n", facts[i].value);
@@ -84,7 +79,7 @@ static signed_cell *unsigned_cells(const mp_side *side, mp_error *err)
     signed_cell *list = mp_alloc((size_t)side->count, sizeof *list);
 
     if (!list)
-        no_memory(err);
+        mp_compare_no_memory(err);
     for (int i = 0; list && i < side->count; i++)
         list[i].cell = &side->cells[i];
     return list;
@@ -198,7 +193,7 @@ static mp_code join(mp_selection *s, mp_error *err)
 
     s->pairs = mp_alloc((size_t)(n < m ? n : m), sizeof *s->pairs);
     if (!s->pairs)
-        no_memory(err);
+        mp_compare_no_memory(err);
     for (int strict = 1; !err->code && strict >= 0 && !s->pair_count; strict--)
         if (!sign_all(s, a, n, strict, err) && !sign_all(s, b, m, strict, err))
             match(s, a, b);
@@ -287,7 +282,7 @@ static mp_code make_pools(mp_selection *s, mp_error *err)
     s->pools = mp_alloc((size_t)n, sizeof *s->pools);
     if (!list || !s->pools) {
         mp_free(list);
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     }
     for (int i = 0; i < n; i++)
         list[i] = (placed_pair){s->pairs[i], i, i};

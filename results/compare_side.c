@@ -27,7 +27,7 @@ static const char *column_of(const char *key)
     return NULL;
 }
 
-static mp_code no_memory(mp_error *err)
+mp_code mp_compare_no_memory(mp_error *err)
 {
     return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
 }
@@ -153,7 +153,7 @@ static mp_code read_run(sqlite3_stmt *q, mp_compare_run *r, mp_error *err)
 
     for (int i = 0; i < (int)(sizeof texts / sizeof *texts); i++)
         if (!(*texts[i] = mp_strdup(mp_db_text(q, i))))
-            return no_memory(err);
+            return mp_compare_no_memory(err);
     return MP_OK;
 }
 
@@ -182,7 +182,7 @@ static mp_compare_run *new_run(mp_side *side, int64_t id, mp_error *err)
     if (grown)
         side->runs = grown;
     if (!r) {
-        no_memory(err);
+        mp_compare_no_memory(err);
         return NULL;
     }
     r->id = id;
@@ -276,13 +276,13 @@ static mp_code add_setting(mp_candidate *c, const char *key, const char *value, 
         const int room = c->setting_room ? 2 * c->setting_room : 32;
         mp_pair *grown = mp_realloc(c->settings, (size_t)room, sizeof *grown);
         if (!grown)
-            return no_memory(err);
+            return mp_compare_no_memory(err);
         c->settings = grown;
         c->setting_room = room;
     }
     mp_pair *p = &c->settings[c->setting_count++];
     *p = (mp_pair){mp_strdup(key), mp_strdup(value)};
-    return p->key && p->value ? MP_OK : no_memory(err);
+    return p->key && p->value ? MP_OK : mp_compare_no_memory(err);
 }
 
 /* q: the settings of a cell. */
@@ -304,7 +304,7 @@ static mp_code add_id(mp_candidate *c, int64_t id, mp_error *err)
     int64_t *grown = mp_realloc(c->ids, (size_t)c->id_count + 1, sizeof *grown);
 
     if (!grown)
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     c->ids = grown;
     c->ids[c->id_count++] = id;
     return MP_OK;
@@ -318,7 +318,7 @@ static mp_code read_candidate(mp_store *s, mp_side *side, sqlite3_stmt *q, mp_ca
                         .scenario_hash = mp_strdup(mp_db_text(q, 3)),
                         .checkpoint_hash = mp_strdup(mp_db_text(q, 4))};
     if (!c->key || !c->scenario || !c->scenario_hash || !c->checkpoint_hash)
-        return no_memory(err);
+        return mp_compare_no_memory(err);
     c->run = run_of(s, side, sqlite3_column_int64(q, 5), err);
     return err->code ? err->code : add_id(c, sqlite3_column_int64(q, 0), err);
 }
@@ -329,7 +329,7 @@ static mp_candidate *new_candidate(mp_side *side, int *room, mp_error *err)
         *room = *room ? 2 * *room : 32;
         mp_candidate *grown = mp_realloc(side->cells, (size_t)*room, sizeof *grown);
         if (!grown) {
-            no_memory(err);
+            mp_compare_no_memory(err);
             return NULL;
         }
         side->cells = grown;
@@ -375,7 +375,7 @@ static char *twins_of(mp_store *s, int64_t run, mp_error *err)
                        &q, err) &&
         !mp_db_bind(s, q, err, "i", run) && !mp_db_step(s, q, &row, err) &&
         !(text = mp_strdup(mp_db_text(q, 0))))
-        no_memory(err);
+        mp_compare_no_memory(err);
     sqlite3_finalize(q);
     return text;
 }

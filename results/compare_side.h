@@ -51,6 +51,9 @@ mp_code mp_side_load(mp_store *s, const char *text, mp_side *out, mp_error *err)
 mp_code mp_side_load_selected(mp_store *s, const mp_selector *which, mp_side *out, mp_error *err);
 void mp_side_free(mp_side *side);
 
+/* The error of all files of the comparison. */
+mp_code mp_compare_no_memory(mp_error *err);
+
 /* Whether it speaks of this key, or of one below it. */
 bool mp_selector_names(const mp_selector *s, const char *key);
 /* In that order, the newer one first. */
