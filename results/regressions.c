@@ -365,14 +365,14 @@ static char *step_text(const mp_series *s, double before, double after)
 {
     const double change = 100 * (after / before - 1);
     char text[200];
-    const bool staged = strcmp(s->stage, "run") != 0;
+    const bool staged = strcmp(s->stage, "run") != 0, bare = !strcmp(s->unit, "1");
     int n = snprintf(text, sizeof text, "%s%s%s", s->metric, staged ? " of " : "",
                      staged ? s->stage : "");
 
     if (n > 0 && n < 150)
         snprintf(text + n, sizeof text - (size_t)n,
-                 isfinite(change) ? " %.4g -> %.4g %s (%+.1f %%)" : " %.4g -> %.4g %s", before,
-                 after, strcmp(s->unit, "1") ? s->unit : "", change);
+                 isfinite(change) ? " %.4g -> %.4g%s%s (%+.1f %%)" : " %.4g -> %.4g%s%s", before,
+                 after, bare ? "" : " ", bare ? "" : s->unit, change);
     return mp_strdup(text);
 }
 

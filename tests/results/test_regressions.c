@@ -409,6 +409,7 @@ static void test_regressions__asks_statistics_where_a_library_is_not_determinist
     assert_int_equal(x.f.count, 1);
     assert_int_equal(x.f.items[0].kind, MP_FINDING_STEP);
     assert_string_equal(x.f.items[0].metric, "latent_rel_l2");
+    assert_string_equal(x.f.items[0].what, "latent_rel_l2 0.5 -> 0.7501 (+50.0 %)");
     forget(&x);
     mp_store_close(s);
 }
