@@ -24,7 +24,9 @@ typedef struct mp_history_run {
     const char *started;
     const char *revision; /* the git commit of what ran, or its version; "": not recorded */
     const char *build;    /* hash of the program, versions of a library; "": not recorded */
-    bool clock_backwards; /* says it started before a run of its machine that was there already */
+    /* It says that it started before a run of its machine that was there already, or that it ended
+     * before it started. */
+    bool clock_backwards;
 } mp_history_run;
 
 /* What was run, on what: the key of a series besides its metric. */
