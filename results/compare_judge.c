@@ -106,6 +106,9 @@ static void judge_drift(const mp_judgement *j, const setting *in, drift *d)
     } else if (!rounds_alike && within_fp32(j, d)) {
         d->verdict = MP_NOISE;
         snprintf(d->why, sizeof d->why, "%s sums in another order, as far as in fp32", other);
+    } else if (fabs(d->b - d->a) <= j->kind.effect * fabs(d->a)) {
+        d->verdict = MP_SAME;
+        snprintf(d->why, sizeof d->why, "within %g %%, which nobody sees", 100 * j->kind.effect);
     } else if (d->verdict == MP_WORSE && fabs(d->b - d->a) <= d->limit * fabs(d->a)) {
         d->verdict = MP_SAME;
         snprintf(d->why, sizeof d->why, "within the %g %% that the scenario allows",

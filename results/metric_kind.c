@@ -7,6 +7,8 @@ static const double BYTES_EFFECT = 0.02; /* pages come and go from run to run */
 static const double WORKER_EFFECT =
     0.05;                            /* with an interpreter and its allocator, measured: 0.03 */
 static const double BYTES_FLOOR = 1; /* MiB: two equal runs of a small model differ by 0.4 */
+/* How much the jump at tile borders stands out, as a ratio: nobody sees this share of it. */
+static const double SEAM_EFFECT = 0.02;
 /* Threads that wait for each other spin, a little more or less each time. */
 static const double INSTRUCTIONS_EFFECT = 0.02;
 /* Of callgrind's count, whose unit is Ir: measured, two runs are 1e-5 apart. */
@@ -54,6 +56,7 @@ mp_metric_kind mp_metric_kind_of(const char *name, const char *unit, const char 
         k.effect = begins(unit, "Ir") ? EXACT_EFFECT : INSTRUCTIONS_EFFECT;
         break;
     default:
+        k.effect = strcmp(name, "seam") ? 0 : SEAM_EFFECT;
         break;
     }
     return k;

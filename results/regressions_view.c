@@ -212,6 +212,8 @@ static void add_finding(const view *v, mp_table *t, const mp_finding *x)
 static void print_heading(const view *v, const mp_finding *x, int findings, int open, FILE *to)
 {
     const mp_history_run *a = run_at(v, x->before), *b = run_at(v, x->after);
+    const mp_subject *subject = &v->h->subjects[x->subject];
+    char machine[12];
 
     fputs(v->options->format == MP_MARKDOWN ? "\n### near " : "\nnear ", to);
     revision(v, a, to);
@@ -223,6 +225,11 @@ static void print_heading(const view *v, const mp_finding *x, int findings, int 
     words(v, a->started, to);
     fputs(" and ", to);
     words(v, b->started, to);
+    fputs("; ", to);
+    words(v, subject->engine, to);
+    snprintf(machine, sizeof machine, "%.8s", subject->fingerprint);
+    fputs(" on machine ", to);
+    words(v, machine, to);
     fprintf(to, "): %d finding%s, %d open\n", findings, findings == 1 ? "" : "s", open);
     if (v->options->format == MP_MARKDOWN)
         fputc('\n', to);
@@ -349,7 +356,8 @@ static void print_people(const view *v, FILE *to)
     words(v, h->runs[0].started, to);
     fputs(" to ", to);
     words(v, h->runs[h->run_count - 1].started, to);
-    fprintf(to, ", %d cell%s and machines\n", h->subject_count, h->subject_count == 1 ? "" : "s");
+    fprintf(to, ", %d cell%s by settings and machine\n", h->subject_count,
+            h->subject_count == 1 ? "" : "s");
     print_groups(v, to);
     print_notes(v, to);
     verdict_text(v, verdict, sizeof verdict);

@@ -540,6 +540,22 @@ static void test_judge__takes_any_drift_for_exact(void **state)
     assert_verdict("fp16", "bf16", "seam", "same", "exact");
 }
 
+static void test_judge__minds_no_seam_that_nobody_sees(void **state)
+{
+    (void)state;
+    const int64_t run = add_run(NULL);
+
+    add_cell(run,
+             &(cell_spec){.settings = "precision.default=fp32", .metrics = {metric("seam", 1.0)}});
+    add_cell(run, &(cell_spec){.settings = "precision.default=fp16",
+                               .metrics = {metric("seam", 1.019)}});
+    add_cell(run,
+             &(cell_spec){.settings = "precision.default=bf16", .metrics = {metric("seam", 1.03)}});
+    assert_verdict("fp32", "fp16", "seam", "same", "within 2 %, which nobody sees");
+    assert_verdict("fp16", "fp32", "seam", "same", "within 2 %, which nobody sees");
+    assert_verdict("fp32", "bf16", "seam", "worse", "exact");
+}
+
 static void test_judge__knows_nan_and_infinity(void **state)
 {
     (void)state;
@@ -1801,6 +1817,7 @@ int main(void)
         WITH_STORE(test_judge__gives_other_code_a_margin),
         WITH_STORE(test_judge__gives_another_instruction_set_the_margin),
         WITH_STORE(test_judge__lets_two_right_fp32_runs_differ),
+        WITH_STORE(test_judge__minds_no_seam_that_nobody_sees),
         WITH_STORE(test_judge__knows_nan_and_infinity),
         WITH_STORE(test_judge__ignores_what_lies_in_the_references_own_noise),
         WITH_STORE(test_judge__says_that_references_differ),
