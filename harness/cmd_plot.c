@@ -231,7 +231,7 @@ static mp_code plot(job *j, const char *db)
     if (!check_kind(j) && !check_out(j) && !parse_size(j) && !parse_cells(j) &&
         !check_templates(j) && !mp_store_open(db, MP_STORE_READ, &s, &j->err) &&
         !mp_plot_data_load(s, j->options.scenario, &j->data, &j->err)) {
-        mp_interrupt_catch(); /* gnuplot hears it, too, and the folder is removed */
+        mp_interrupt_catch(); /* from now on there is a folder to be removed */
         if (j->kind)
             draw(j, mp_plot_kind_of(j->kind), "", j->out);
         else
@@ -246,7 +246,7 @@ static mp_code plot(job *j, const char *db)
 
 int mp_cmd_plot(int argc, char **argv)
 {
-    job j = {.arena = mp_arena_create()};
+    job j = {.arena = mp_arena_create(), .options = {.stopped = mp_interrupted}};
     const char *db = NULL;
     const mp_option options[] = {
         MP_OPTION_DATABASE(&db),
