@@ -244,6 +244,8 @@ static bool recorded(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_
     report->id = rec.id;
     report->recorded = true;
     report->result.status = mp_arena_strdup(r->arena, rec.status);
+    report->result.outcome = *rec.outcome ? mp_arena_strdup(r->arena, rec.outcome) : NULL;
+    report->result.stage = *rec.stage ? mp_arena_strdup(r->arena, rec.stage) : NULL;
     report->result.as_expected = rec.as_expected;
     report->result.budget = rec.budget_broken ? "a budget was broken; see `mpbench show`" : NULL;
     return true;
