@@ -534,5 +534,5 @@ int main(void)
         T(test_resume__names_the_run_that_goes_on),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, cli_share_cache, cli_drop_cache);
 }

@@ -97,11 +97,11 @@ static void test_plot__an_interrupt_leaves_nothing_behind(void **state)
     cli *c = *state;
 
     record(c);
-    cli_run(
-        c,
-        "mkdir own && printf 'system(\"kill -TERM \".system(\"sed -n s/PPid://p /proc/$PPID/status\"))\n"
-        "pause 600\n' > own/drift.gp && TMPDIR=. \"$mpbench\" plot drift --templates own; "
-        "code=$?; ls; exit $code");
+    cli_write(c, "drift.gp",
+              "system('kill -TERM '.system(\"sed -n s/PPid://p /proc/$PPID/status\"))\n"
+              "pause 600\n");
+    cli_run(c, "mkdir own && mv drift.gp own && TMPDIR=. \"$mpbench\" plot drift --templates own; "
+               "code=$?; ls; exit $code");
     cli_assert_status(c, 3);
     cli_assert_has(c->err, "mpbench plot: interrupted\n");
     assert_null(strstr(c->out, "mpbench-plot-"));
@@ -134,5 +134,5 @@ int main(void)
         T(test_plot__hostile_scenarios_stay_inside_the_folder),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, cli_share_cache, cli_drop_cache);
 }

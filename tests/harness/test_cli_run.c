@@ -184,7 +184,7 @@ static void test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference(vo
                      "output,reference");
     /* the nights of a cell share one; fp32 is its own reference */
     cli_assert_query(c, "SELECT count(*) FROM cell_picture", "8");
-    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "64x64,64x64");
+    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "32x32,32x32");
     cli_assert_query(c,
                      "SELECT count(DISTINCT picture) FROM cell_picture WHERE cell IN (1, 3) OR "
                      "role = 'reference'",
@@ -244,7 +244,7 @@ static void test_run__a_resumed_run_reports_what_it_did_not_run_again(void **sta
 
     cli_scenario(c, "broken",
                  "quirks: [sana-quadratic-no-upcast]\nprecision: {default: bf16}\n"
-                 "tiling: {tile: [32, 32], stride: [28, 28]}\n");
+                 "tiling: {tile: [16, 16], stride: [14, 14]}\n");
     cli_run(c, "\"$mpbench\" run broken.yaml");
     cli_assert_status(c, 3);
     cli_run(c, "\"$mpbench\" run broken.yaml --resume --junit j.xml --format json");
