@@ -166,6 +166,16 @@ class Forge(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, "ci/forge: comment replaced\n"))
         self.assertEqual((seen[-1][0], seen[-1][4]), ("PATCH", body))
 
+    def test_a_comment_of_a_stranger_does_not_keep_ours_away(self):
+        path = "/projects/9/merge_requests/3/notes"
+        notes = [{"id": number, "body": "<!-- mpbench:nightly -->\nold"} for number in (4, 5)]
+        given = {"MPBENCH_GITLAB_TOKEN": TOKEN, "CI_MERGE_REQUEST_IID": "3"}
+        for ours, says in ((("PUT", path + "/5"), "replaced"), (("POST", path), "posted")):
+            done, seen = self.forge({("GET", path): [notes], ("PUT", path + "/4"): 403, ("PUT", path + "/5"): 403,
+                                     ours: {}}, ["comment", "nightly", self.text], **given)
+            self.assertEqual((done.returncode, done.stderr), (0, f"ci/forge: comment {says}\n"))
+            self.assertEqual(seen[-1][:2], ours)
+
     def test_gitlab_comment_is_replaced(self):
         path = "/projects/9/merge_requests/3/notes"
         done, seen = self.forge({("GET", path): [[{"id": 4, "body": "<!-- mpbench:nightly -->\nold"}]],
