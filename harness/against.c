@@ -3,14 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/options.h"
 #include "harness/run.h"
+#include "pipelines/common/file.h"
 #include "results/baseline.h"
 #include "results/compare.h"
 
-/* Hours of running that end in "nothing to compare" would be a pity. */
+/* Hours of running that end in "nothing to compare" would be a pity.  A shard may have no cell. */
 static mp_code share_a_cell(const mp_run *r, mp_store *s, const mp_against *a, mp_error *err)
 {
-    bool has = false;
+    bool has = !r->plan.count;
 
     for (int i = 0; !has && i < r->plan.count; i++)
         if (mp_against_has(s, a, r->plan.cells[i].scenario.name, r->plan.cells[i].hash, &has, err))
@@ -55,7 +57,11 @@ static mp_code compare(mp_run *r, int *status, mp_error *err)
 
     if (!to)
         return mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
-    if (!mp_against_run(r->store, r->id, &self, err))
+    if (!mp_against_run(r->store, r->id, &self, err) && !strcmp(self.selector, r->versus))
+        mp_error_set(err, MP_EUSAGE,
+                     "%s is this very run, which --resume has gone on with; name another one",
+                     mp_plain(r->options->against).text);
+    if (!err->code)
         mp_compare(r->store, &o, to, status, err);
     if (fclose(to) && !err->code)
         mp_error_set(err, MP_ENOMEM, "no memory for the comparison");
@@ -69,14 +75,15 @@ static mp_code compare(mp_run *r, int *status, mp_error *err)
 
 void mp_run_compare(mp_run *r)
 {
-    mp_error err = {0};
+    mp_error err = {0}, why = {0};
     int status = MP_EXIT_OK;
 
-    if (!r->options->against || r->trouble) /* half a run is not held against a whole one */
+    /* Half a run is not held against a whole one, nor a shard without cells. */
+    if (!r->options->against || r->trouble || !r->report_count)
         return;
     if (compare(r, &status, &err)) {
-        fprintf(stderr, "mpbench run: --against: %s\n", err.text);
-        status = MP_EXIT_FAILED;
+        mp_error_set(&why, err.code, "--against: %s", err.text);
+        status = mp_complain("run", &why);
     }
     r->exit_status = mp_exit_worse(r->exit_status, status);
 }

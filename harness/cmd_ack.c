@@ -2,19 +2,15 @@
 #include "harness/options.h"
 #include "results/regressions.h"
 
-static bool parse_ids(const mp_words *operands, int64_t *ids)
+static mp_code parse_ids(const mp_words *operands, int64_t *ids, mp_error *err)
 {
-    for (int i = 0; i < operands->count; i++) {
-        const char *text = operands->items[i];
-        if (!mp_parse_id(text, &ids[i])) {
-            fprintf(stderr,
-                    "mpbench ack: '%.60s' is no finding's id, expected a number; `mpbench "
-                    "regressions` shows the ids\n",
-                    text);
-            return false;
-        }
-    }
-    return true;
+    for (int i = 0; i < operands->count; i++)
+        if (!mp_parse_id(operands->items[i], &ids[i]))
+            return mp_error_set(err, MP_EUSAGE,
+                                "'%.60s' is no finding's id, expected a number; `mpbench "
+                                "regressions` shows the ids",
+                                operands->items[i]);
+    return MP_OK;
 }
 
 int mp_cmd_ack(int argc, char **argv)
@@ -23,7 +19,7 @@ int mp_cmd_ack(int argc, char **argv)
     const char *db = NULL, *why = NULL;
     bool siblings = false;
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("why", TEXT, &why, "TEXT", "the reason, kept in the database"),
         MP_OPTION("siblings", FLAG, &siblings, NULL,
                   "also everything else that changed between the same two runs"),
@@ -44,21 +40,14 @@ int mp_cmd_ack(int argc, char **argv)
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
         int64_t *ids = mp_arena_alloc(a, (size_t)operands.count, sizeof *ids);
-        if (!why) {
-            fprintf(stderr, "mpbench ack: --why is missing: say in a few words why this is fine\n");
-            status = MP_EXIT_USAGE;
-        } else if (!parse_ids(&operands, ids)) {
-            status = MP_EXIT_USAGE;
-        } else {
-            if (mp_store_open(mp_database_path(db), MP_STORE_UPDATE, &s, &err) ||
-                mp_findings_acknowledge(s, ids, operands.count, siblings, why, &count, &err)) {
-                fprintf(stderr, "mpbench ack: %s\n", err.text);
-                status = err.code == MP_EMISSING || err.code == MP_EUSAGE ? MP_EXIT_USAGE
-                                                                          : MP_EXIT_FAILED;
-            } else {
-                printf("%d finding%s acknowledged\n", count, count == 1 ? "" : "s");
-            }
-        }
+        if (!why)
+            mp_error_set(&err, MP_EUSAGE, "--why is missing: say in a few words why this is fine");
+        if (err.code || parse_ids(&operands, ids, &err) ||
+            mp_store_open(mp_database_path(db), MP_STORE_UPDATE, &s, &err) ||
+            mp_findings_acknowledge(s, ids, operands.count, siblings, why, &count, &err))
+            status = mp_complain("ack", &err);
+        else
+            printf("%d finding%s acknowledged\n", count, count == 1 ? "" : "s");
     }
     mp_store_close(s);
     mp_arena_free(a);

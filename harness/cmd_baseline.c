@@ -59,7 +59,7 @@ int mp_cmd_baseline(int argc, char **argv)
     mp_arena *a = mp_arena_create();
     order o = {0};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &o.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&o.db),
         MP_OPTION("why", TEXT, &o.why, "TEXT", "of set: kept with the name"),
         MP_OPTION("format", TEXT, &o.format, "F", "of list: text, markdown, json or csv",
                   .among = mp_format_names),
@@ -78,8 +78,7 @@ int mp_cmd_baseline(int argc, char **argv)
     int status;
 
     if (mp_options_parse(a, &usage, argc, argv, &o.words, &status) && obey(&o, &err)) {
-        fprintf(stderr, "mpbench baseline: %s\n", err.text);
-        status = err.code == MP_EMISSING || err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+        status = mp_complain("baseline", &err);
     }
     mp_arena_free(a);
     return status;

@@ -11,15 +11,14 @@ int mp_cmd_compare(int argc, char **argv)
     const char *db = NULL, *format = "text", *gate = NULL;
     mp_compare_options o = {0};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("metric", TEXT, &o.metric, "M", "this metric only, such as latent_rel_l2"),
         MP_OPTION("fail-on", TEXT, &gate, "worse",
                   "exit with 1 if something is worse than A, 4 if that cannot be told",
                   .among = gates),
         MP_OPTION("pareto", FLAG, &o.pareto, NULL,
                   "a table of drift, time, memory and failures: which are beaten in all of them"),
-        MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
-                  .among = mp_format_names),
+        MP_OPTION_FORMAT(&format),
     };
     const mp_usage usage = {
         .command = "compare",
@@ -47,9 +46,7 @@ int mp_cmd_compare(int argc, char **argv)
         o.format = mp_format_of(format);
         if (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
             mp_compare(s, &o, stdout, &status, &err)) {
-            fprintf(stderr, "mpbench compare: %s\n", err.text);
-            status =
-                err.code == MP_EMISSING || err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+            status = mp_complain("compare", &err);
         }
     }
     mp_store_close(s);

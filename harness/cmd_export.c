@@ -58,8 +58,7 @@ static int export_all(const exporting *x)
     mp_store_close(s);
     if (!err.code)
         return MP_EXIT_OK;
-    fprintf(stderr, "mpbench export: %s\n", err.text);
-    return err.code == MP_EMISSING || err.code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+    return mp_complain("export", &err);
 }
 
 int mp_cmd_export(int argc, char **argv)
@@ -67,7 +66,7 @@ int mp_cmd_export(int argc, char **argv)
     mp_arena *a = mp_arena_create();
     exporting x = {.format = "csv", .options = {.table = "cells"}};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &x.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&x.db),
         MP_OPTION("table", TEXT, &x.options.table, "T",
                   "cells (default), metrics, samples ..., or all in JSON lines",
                   .among = mp_export_names),

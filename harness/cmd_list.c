@@ -11,7 +11,7 @@ int mp_cmd_list(int argc, char **argv)
     const char *db = NULL, *format = "text";
     int limit = 20;
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv (the cells)",
                   .among = mp_format_names),
         MP_OPTION("limit", INT, &limit, "N", "the newest N runs, 0 for all (default: 20)", .min = 0,
@@ -32,8 +32,7 @@ int mp_cmd_list(int argc, char **argv)
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status) &&
         (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
          mp_query_list(s, limit, mp_format_of(format), stdout, &more, &err))) {
-        fprintf(stderr, "mpbench list: %s\n", err.text);
-        status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+        status = mp_complain("list", &err);
     }
     if (more)
         fprintf(stderr, "mpbench list: %" PRId64 " older run%s not listed; --limit 0 lists all\n",

@@ -57,7 +57,7 @@ static void merge_file(merging *m, const char *path)
 {
     mp_merge_report report;
     mp_store *in = NULL;
-    mp_error err = {0};
+    mp_error err = {0}, why = {0};
 
     if (!mp_store_open(path, MP_STORE_RENEW, &in, &err) &&
         (m->out || !mp_store_open(m->path, MP_STORE_WRITE, &m->out, &err)) &&
@@ -66,8 +66,8 @@ static void merge_file(merging *m, const char *path)
     mp_store_close(in);
     if (!err.code)
         return;
-    fprintf(stderr, "mpbench merge: nothing of %s was merged: %s\n", path, err.text);
-    m->status = mp_exit_worse(m->status, err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED);
+    mp_error_set(&why, err.code, "nothing of %s was merged: %s", path, err.text);
+    m->status = mp_exit_worse(m->status, mp_complain("merge", &why));
 }
 
 static void print_sum(const char *what, const mp_merge_count *n, const char *end)

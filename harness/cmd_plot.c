@@ -231,7 +231,7 @@ static mp_code plot(job *j, const char *db)
     if (!check_kind(j) && !check_out(j) && !parse_size(j) && !parse_cells(j) &&
         !check_templates(j) && !mp_store_open(db, MP_STORE_READ, &s, &j->err) &&
         !mp_plot_data_load(s, j->options.scenario, &j->data, &j->err)) {
-        mp_interrupt_catch(); /* gnuplot hears it, too, and the folder is removed */
+        mp_interrupt_catch(); /* from now on there is a folder to be removed */
         if (j->kind)
             draw(j, mp_plot_kind_of(j->kind), "", j->out);
         else
@@ -246,10 +246,10 @@ static mp_code plot(job *j, const char *db)
 
 int mp_cmd_plot(int argc, char **argv)
 {
-    job j = {.arena = mp_arena_create()};
+    job j = {.arena = mp_arena_create(), .options = {.stopped = mp_interrupted}};
     const char *db = NULL;
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("out", TEXT, &j.out, "FILE",
                   "picture, .svg or .png (default: KIND.svg); without KIND a folder (plots)"),
         MP_OPTION("scenario", TEXT, &j.options.scenario, "S", "this scenario"),
@@ -281,9 +281,7 @@ int mp_cmd_plot(int argc, char **argv)
         j.kind = operands.count ? operands.items[0] : NULL;
         status = MP_EXIT_OK;
         if (j.print ? print_template(&j) : plot(&j, mp_database_path(db))) {
-            fprintf(stderr, "mpbench plot: %s\n", j.err.text);
-            status = j.err.code == MP_EMISSING || j.err.code == MP_EUSAGE ? MP_EXIT_USAGE
-                                                                          : MP_EXIT_FAILED;
+            status = mp_complain("plot", &j.err);
         }
     }
     mp_arena_free(j.arena);

@@ -22,7 +22,7 @@ int mp_cmd_regressions(int argc, char **argv)
     mp_otava_options otava = {.window = 50, .p = 0.001};
     mp_regressions_view v = {0};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("scenario", TEXT, &v.filter.scenario, "S", "this scenario only"),
         MP_OPTION("metric", TEXT, &v.filter.metric, "M",
                   "this metric only, such as seconds; nothing is recorded"),
@@ -41,8 +41,7 @@ int mp_cmd_regressions(int argc, char **argv)
         MP_OPTION("all", FLAG, &v.settled, NULL,
                   "show old findings that are no alarm, too: better, acknowledged, fixed"),
         MP_OPTION("dry-run", FLAG, &dry_run, NULL, "record nothing: no new ids and states"),
-        MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
-                  .among = mp_format_names),
+        MP_OPTION_FORMAT(&format),
     };
     const mp_usage usage = {
         .command = "regressions",
@@ -64,8 +63,7 @@ int mp_cmd_regressions(int argc, char **argv)
         if (mp_store_open(mp_database_path(db), v.options.record ? MP_STORE_UPDATE : MP_STORE_READ,
                           &s, &err) ||
             mp_regressions(s, &v, stdout, &status, &err)) {
-            fprintf(stderr, "mpbench regressions: %s\n", err.text);
-            status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+            status = mp_complain("regressions", &err);
         }
     }
     mp_store_close(s);

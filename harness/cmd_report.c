@@ -31,7 +31,7 @@ int mp_cmd_report(int argc, char **argv)
     const char *db = NULL, *folder = NULL;
     mp_report_filter f = {0};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
         MP_OPTION("out", TEXT, &folder, "DIR", "where index.html goes; made when it is missing"),
         MP_OPTION("run", TEXT, &f.run, "R", "the cells of this run only: an id, a UUID or a label"),
         MP_OPTION("scenario", TEXT, &f.scenario, "S", "this scenario only"),
@@ -49,15 +49,12 @@ int mp_cmd_report(int argc, char **argv)
     int status;
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
-        if (!folder) {
-            fputs("mpbench report: --out DIR is missing: name the folder that index.html goes "
-                  "into; see `mpbench report --help`\n",
-                  stderr);
-            status = MP_EXIT_USAGE;
-        } else if (report(mp_database_path(db), &f, folder, &err)) {
-            fprintf(stderr, "mpbench report: %s\n", err.text);
-            status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
-        }
+        if (!folder)
+            mp_error_set(&err, MP_EUSAGE,
+                         "--out DIR is missing: name the folder that index.html goes into; see "
+                         "`mpbench report --help`");
+        if (err.code || report(mp_database_path(db), &f, folder, &err))
+            status = mp_complain("report", &err);
     }
     mp_arena_free(a);
     return status;

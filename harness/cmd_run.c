@@ -54,7 +54,7 @@ int mp_cmd_run(int argc, char **argv)
                         .reference = "own",
                         .rounds = 1};
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &o.db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&o.db),
         MP_OPTION("label", TEXT, &o.label, "L", "name for this run, for compare and list"),
         MP_OPTION("only", LIST, &o.plan.only, "KEY=VAL", "run the cells for which this holds"),
         MP_OPTION("set", LIST, &o.plan.set, "KEY=VAL",
@@ -112,8 +112,7 @@ int mp_cmd_run(int argc, char **argv)
 
     const bool parsed = mp_options_parse(a, &usage, argc, argv, &o.plan.paths, &status);
     if (parsed && shard && mp_shard_parse(shard, &o.plan.shard, &err)) {
-        fprintf(stderr, "mpbench run: %s\n", err.text);
-        status = MP_EXIT_USAGE;
+        status = mp_complain("run", &err);
     } else if (parsed) {
         o.command = quote_command(a, argc, argv);
         o.plan.engine_flags = engine_flags(a, &o);

@@ -2,26 +2,14 @@
 #include "harness/options.h"
 #include "results/query.h"
 
-static bool parse_id(const char *text, int64_t *id)
-{
-    if (mp_parse_id(text, id))
-        return true;
-    fprintf(stderr,
-            "mpbench show: '%.60s' is no cell id, expected a number; `mpbench list` shows "
-            "the ids\n",
-            text);
-    return false;
-}
-
 int mp_cmd_show(int argc, char **argv)
 {
     mp_arena *a = mp_arena_create();
     const char *db = NULL, *format = "text";
     bool ops = false;
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
-        MP_OPTION("format", TEXT, &format, "F", "text, markdown, json or csv",
-                  .among = mp_format_names),
+        MP_OPTION_DATABASE(&db),
+        MP_OPTION_FORMAT(&format),
         MP_OPTION("ops", FLAG, &ops, NULL, "where the time went: its most expensive ops"),
     };
     const mp_usage usage = {.command = "show",
@@ -39,14 +27,13 @@ int mp_cmd_show(int argc, char **argv)
     int status;
 
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status)) {
-        if (!parse_id(operands.items[0], &id)) {
-            status = MP_EXIT_USAGE;
-        } else if (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
-                   (ops ? mp_query_ops : mp_query_show)(s, id, mp_format_of(format), stdout,
-                                                        &err)) {
-            fprintf(stderr, "mpbench show: %s\n", err.text);
-            status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
-        }
+        if (!mp_parse_id(operands.items[0], &id))
+            mp_error_set(&err, MP_EUSAGE,
+                         "'%.60s' is no cell id, expected a number; `mpbench list` shows the ids",
+                         operands.items[0]);
+        if (err.code || mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
+            (ops ? mp_query_ops : mp_query_show)(s, id, mp_format_of(format), stdout, &err))
+            status = mp_complain("show", &err);
     }
     mp_store_close(s);
     mp_arena_free(a);

@@ -7,7 +7,7 @@ int mp_cmd_summary(int argc, char **argv)
     mp_arena *a = mp_arena_create();
     const char *db = NULL;
     const mp_option options[] = {
-        MP_OPTION("db", TEXT, &db, "FILE", "database (default: MPBENCH_DB, or mpbench.db)"),
+        MP_OPTION_DATABASE(&db),
     };
     const mp_usage usage = {
         .command = "summary",
@@ -25,8 +25,7 @@ int mp_cmd_summary(int argc, char **argv)
     if (mp_options_parse(a, &usage, argc, argv, &operands, &status) &&
         (mp_store_open(mp_database_path(db), MP_STORE_READ, &s, &err) ||
          mp_summary_print(s, operands.count ? operands.items[0] : NULL, stdout, &err))) {
-        fprintf(stderr, "mpbench summary: %s\n", err.text);
-        status = err.code == MP_EMISSING ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+        status = mp_complain("summary", &err);
     }
     mp_store_close(s);
     mp_arena_free(a);

@@ -310,9 +310,7 @@ int mp_cmd_synth(int argc, char **argv)
         else if (!parse_arguments(&c, &err))
             operands.count ? make(&c, &err) : list_presets(&c, &err);
         if (err.code) {
-            fputs("mpbench synth: ", stderr);
-            mp_print_plain(stderr, err.text, 2);
-            fputc('\n', stderr);
+            mp_complain("synth", &err);
             status = err.code == MP_EIO || err.code == MP_ENOMEM ? MP_EXIT_FAILED : MP_EXIT_USAGE;
         }
     }

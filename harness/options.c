@@ -22,6 +22,14 @@ int mp_exit_worse(int a, int b)
     return rank[a] >= rank[b] ? a : b;
 }
 
+int mp_complain(const char *command, const mp_error *err)
+{
+    fprintf(stderr, "mpbench %s: ", command);
+    mp_print_plain(stderr, err->text, 2);
+    fputc('\n', stderr);
+    return err->code == MP_EMISSING || err->code == MP_EUSAGE ? MP_EXIT_USAGE : MP_EXIT_FAILED;
+}
+
 const char *mp_database_path(const char *option)
 {
     const char *path = option ? option : getenv("MPBENCH_DB");

@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #include "harness/arena.h"
+#include "kernels/core/status.h"
+#include "results/table.h"
 
 /* DESIGN's exit statuses; the strongest wins. */
 enum {
@@ -17,6 +19,9 @@ enum {
 };
 /* Of two statuses the stronger one: 2, 1, 3, 4, 0. */
 int mp_exit_worse(int a, int b);
+/* Says on stderr why a command failed.  Its exit status: MP_EXIT_USAGE where something is not there
+ * or was asked for in a wrong way, else MP_EXIT_FAILED. */
+int mp_complain(const char *command, const mp_error *err);
 
 typedef enum mp_option_kind {
     MP_OPTION_FLAG, /* bool */
@@ -45,6 +50,11 @@ typedef struct mp_option {
     {                                                                                         \
         .name = (n), .kind = MP_OPTION_##k, .out = (o), .meta = (m), .help = (h), __VA_ARGS__ \
     }
+/* Those that many commands have. */
+#define MP_OPTION_DATABASE(o) \
+    MP_OPTION("db", TEXT, (o), "FILE", "database (default: MPBENCH_DB, or mpbench.db)")
+#define MP_OPTION_FORMAT(o) \
+    MP_OPTION("format", TEXT, (o), "F", "text, markdown, json or csv", .among = mp_format_names)
 
 typedef struct mp_usage {
     const char *command;  /* "run" */

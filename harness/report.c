@@ -343,9 +343,7 @@ void mp_report_text(const mp_run *r)
 
 json_t *mp_report_text_json(const char *text)
 {
-    json_t *t = text ? json_string(text) : NULL;
-
-    return t ? t : json_null();
+    return text ? mp_json_text(text) : json_null();
 }
 
 json_t *mp_report_settings_json(const mp_scenario *s)
@@ -410,7 +408,7 @@ static json_t *cell_json(const mp_cell_report *c)
 {
     const mp_cell_result *r = &c->result;
 
-    return json_pack("{sI sI ss ss ss so ss so sb so so so so so so so so ss so so so so}", "run",
+    return json_pack("{sI sI ss ss ss so ss so sb so so so so so so so so so so so so so}", "run",
                      (json_int_t)c->run, "id", (json_int_t)c->id, "key", c->cell->key, "scenario",
                      c->cell->scenario.name, "cell", c->cell->id, "settings",
                      mp_report_settings_json(&c->cell->scenario), "status", r->status, "outcome",
@@ -419,9 +417,10 @@ static json_t *cell_json(const mp_cell_report *c)
                      mp_report_text_json(r->error), "module", mp_report_text_json(r->module), "op",
                      mp_report_text_json(r->op), "want", mp_report_text_json(r->want), "got",
                      mp_report_text_json(r->got), "stage", mp_report_text_json(r->stage), "budget",
-                     mp_report_text_json(r->budget), "repro", c->cell->repro, "warnings",
-                     mp_report_text_json(r->warnings), "metrics", metrics_json(&c->metrics),
-                     "samples", samples_json(r), "actions", mp_report_actions_json(r, true));
+                     mp_report_text_json(r->budget), "repro", mp_json_text(c->cell->repro),
+                     "warnings", mp_report_text_json(r->warnings), "metrics",
+                     metrics_json(&c->metrics), "samples", samples_json(r), "actions",
+                     mp_report_actions_json(r, true));
 }
 
 static json_t *against_json(const mp_run *r)
@@ -438,12 +437,12 @@ void mp_report_json(const mp_run *r)
 
     for (int i = 0; i < r->report_count; i++)
         json_array_append_new(cells, cell_json(&r->reports[i]));
-    all = json_pack("{si ss sI ss so ss ss si so so so}", "version", 1, "kind", "mpbench run",
-                    "run", (json_int_t)r->id, "uuid", r->uuid, "label",
-                    r->label ? mp_json_text(r->label) : json_null(), "database",
-                    mp_store_path(r->store), "fingerprint", r->environment.fingerprint,
-                    "exit_status", r->exit_status, "verdict", mp_json_text(verdict(r)), "cells",
-                    cells, "against", against_json(r));
+    all =
+        json_pack("{si ss sI ss so so ss si so so so}", "version", 1, "kind", "mpbench run", "run",
+                  (json_int_t)r->id, "uuid", r->uuid, "label", mp_report_text_json(r->label),
+                  "database", mp_json_text(mp_store_path(r->store)), "fingerprint",
+                  r->environment.fingerprint, "exit_status", r->exit_status, "verdict",
+                  mp_json_text(verdict(r)), "cells", cells, "against", against_json(r));
     json_dumpf(all, stdout, JSON_INDENT(1) | JSON_ENSURE_ASCII);
     putchar('\n');
     json_decref(all);

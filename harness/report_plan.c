@@ -74,9 +74,10 @@ static json_t *own_json(const mp_rehearsal *r)
 
 static json_t *cell_json(const mp_cell *c, const mp_foresight *f)
 {
-    return json_pack("{ss ss ss ss so so so}", "key", c->key, "scenario", c->scenario.name, "cell",
-                     c->id, "repro", c->repro, "settings", mp_report_settings_json(&c->scenario),
-                     "rehearsal", f ? own_json(&f->own) : json_null(), "strict",
+    return json_pack("{ss ss ss so so so so}", "key", c->key, "scenario", c->scenario.name, "cell",
+                     c->id, "repro", mp_report_text_json(c->repro), "settings",
+                     mp_report_settings_json(&c->scenario), "rehearsal",
+                     f ? own_json(&f->own) : json_null(), "strict",
                      f && f->strict ? rehearsal_json(f->strict) : json_null());
 }
 

@@ -244,6 +244,8 @@ static bool recorded(mp_run *r, const mp_cell *cell, mp_cell_report *report, mp_
     report->id = rec.id;
     report->recorded = true;
     report->result.status = mp_arena_strdup(r->arena, rec.status);
+    report->result.outcome = *rec.outcome ? mp_arena_strdup(r->arena, rec.outcome) : NULL;
+    report->result.stage = *rec.stage ? mp_arena_strdup(r->arena, rec.stage) : NULL;
     report->result.as_expected = rec.as_expected;
     report->result.budget = rec.budget_broken ? "a budget was broken; see `mpbench show`" : NULL;
     return true;
@@ -372,6 +374,7 @@ static mp_code begin_run(mp_run *r, int round, mp_error *err)
 
     if (!round)
         mp_environment_hear_git(r->arena, r->git, &r->environment);
+    r->git = NULL;
     mp_run_info info = {.uuid = r->uuid,
                         .label = round ? r->label : r->options->label,
                         .engine = r->engine->name,
@@ -463,9 +466,9 @@ static void report(mp_run *r, mp_error *err)
         qsort(r->reports, (size_t)r->report_count, sizeof *r->reports, by_cell);
     write_file(r, r->options->junit, mp_junit_print, err);
     write_file(r, r->options->summary, mp_summary_print, err);
-    if (err->code && !r->trouble) {
-        fprintf(stderr, "mpbench run: %s\n", err->text);
-        r->trouble = "not everything could be recorded";
+    if (err->code) {
+        mp_complain("run", err);
+        r->trouble = r->trouble ? r->trouble : "not everything could be recorded";
     }
     if (r->trouble) {
         r->exit_status = mp_exit_worse(r->exit_status, MP_EXIT_FAILED);
@@ -481,7 +484,7 @@ static void report(mp_run *r, mp_error *err)
 
 static int refuse(const mp_error *err, int status)
 {
-    fprintf(stderr, "mpbench run: %s\n", err->text);
+    mp_complain("run", err);
     return status;
 }
 
@@ -523,6 +526,8 @@ static void close_all(mp_run *r)
         r->referee->def->close(r->referee);
     if (r->engine)
         r->engine->def->close(r->engine);
+    if (r->git)
+        pclose(r->git);
     mp_trace_close(r->trace, &(mp_error){0});
     mp_scratch_close(&r->scratch);
     mp_store_close(r->store);
@@ -616,8 +621,10 @@ int mp_run_all(mp_arena *a, const mp_run_options *o)
     if (o->dry_run)
         return dry_run(&r, engine);
     r.git = mp_environment_ask_git();
-    if (mp_environment_read(a, o->threads, &r.environment, &err))
+    if (mp_environment_read(a, o->threads, &r.environment, &err)) {
+        close_all(&r);
         return refuse(&err, MP_EXIT_USAGE); /* MPBENCH_ISA names one that is not here */
+    }
     mp_interrupt_catch();
     if (mp_store_open(db, MP_STORE_WRITE, &r.store, &err) || open_cache(&r, db, &err) ||
         hash_checkpoints(&r, &err) || open_views(&r, &err) || open_engines(&r, engine, &err) ||

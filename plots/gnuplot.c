@@ -18,7 +18,7 @@
 #include "plots/templates.h"
 #include "results/table.h"
 
-enum { PATH_ROOM = 4096, TIMEOUT = 60 };
+enum { PATH_ROOM = 4096, TIMEOUT = 60, TICK_MS = 100 };
 
 extern char **environ;
 
@@ -268,15 +268,20 @@ static mp_code start(const mp_gnuplot *g, const char *script, child *c)
                         strerror(failure));
 }
 
-/* Until it has nothing more to say; false: it took too long. */
-static bool hear(child *c, int timeout)
+static bool is_stopped(const mp_gnuplot *g)
+{
+    return g->stopped && g->stopped();
+}
+
+/* Until it has nothing more to say; false: it took too long, or is to be stopped. */
+static bool hear(const mp_gnuplot *g, child *c, int timeout)
 {
     const uint64_t end = mp_now_ns() + (uint64_t)timeout * 1000000000u;
     char more[512];
 
-    for (uint64_t now; (now = mp_now_ns()) < end;) {
+    while (mp_now_ns() < end && !is_stopped(g)) {
         struct pollfd p = {.fd = c->fd, .events = POLLIN};
-        if (poll(&p, 1, (int)((end - now) / 1000000u) + 1) <= 0)
+        if (poll(&p, 1, TICK_MS) <= 0)
             continue;
         const ssize_t n = read(c->fd, more, sizeof more);
         if (n <= 0)
@@ -326,13 +331,15 @@ static void run(const mp_gnuplot *g, const char *script)
 
     if (start(g, script, &c))
         return;
-    const bool ended = hear(&c, timeout);
+    const bool ended = hear(g, &c, timeout);
     if (!ended)
         kill(c.pid, SIGKILL);
     close(c.fd);
     while (waitpid(c.pid, &status, 0) < 0 && errno == EINTR)
         ;
-    if (!ended)
+    if (is_stopped(g)) /* the signal may have ended gnuplot, too */
+        mp_error_set(g->err, MP_EIO, "interrupted");
+    else if (!ended)
         mp_error_set(
             g->err, MP_EENGINE,
             "gnuplot did not end within %d s on %s; draw less at once, or mend the template",

@@ -27,6 +27,7 @@ typedef struct mp_gnuplot {
     bool png;              /* else SVG */
     int width, height;     /* pixels */
     int timeout;           /* seconds; 0: a minute */
+    bool (*stopped)(void); /* asked while gnuplot draws: true ends it; NULL: never */
     mp_error *err;
     FILE *settings, *data; /* those that are open */
 } mp_gnuplot;
@@ -46,7 +47,7 @@ void mp_gnuplot_set_number(mp_gnuplot *g, const char *name, double value);
 
 /* Writes style.gp and KIND.gp and runs the latter: the picture is KIND.svg or KIND.png in the
  * folder.  MP_EENGINE: gnuplot is not there, refuses, or takes too long; the text is its own, and
- * what helps. */
+ * what helps.  MP_EIO: it was stopped. */
 mp_code mp_gnuplot_draw(mp_gnuplot *g, const char *kind);
 void mp_gnuplot_end(mp_gnuplot *g);
 

@@ -4,7 +4,7 @@
 
 #include "kernels/core/memory.h"
 
-enum { SIDE_LIMIT = 1024, CHANNELS = 3 };
+enum { CHANNELS = 3 };
 
 static mp_code refuse(const char *why, mp_error *err)
 {
@@ -19,7 +19,7 @@ mp_code mp_pixels_decode(const mp_picture *picture, mp_pixels *out, mp_error *er
     if (!png_image_begin_read_from_memory(&image, picture->png, picture->size))
         return refuse(image.message, err);
     image.format = PNG_FORMAT_RGB;
-    if (image.width > SIDE_LIMIT || image.height > SIDE_LIMIT) {
+    if (image.width > MP_PIXELS_SIDE || image.height > MP_PIXELS_SIDE) {
         png_image_free(&image);
         return refuse("it is too large", err);
     }

@@ -6,6 +6,8 @@
 
 #include "results/pictures.h"
 
+enum { MP_PIXELS_SIDE = 192 }; /* at most; so large are the pictures that runs record */
+
 typedef struct mp_pixels {
     int width, height;
     uint8_t *rgb; /* [height, width, 3]; NULL: none */

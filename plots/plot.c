@@ -47,6 +47,7 @@ mp_code mp_plot_draw(const mp_plot_kind *kind, mp_plot_data *d, const mp_plot_op
                        .png = o->png,
                        .width = o->width,
                        .height = o->height,
+                       .stopped = o->stopped,
                        .err = err},
                  .scenario = o->scenario,
                  .note = note,

@@ -25,7 +25,8 @@ typedef struct mp_plot_options {
     const char *folder;    /* for data and scripts: is there, and empty or this plot's own */
     const char *templates; /* a folder whose files go before the built-in templates; NULL */
     bool png;
-    int width, height; /* pixels; 0: as what is drawn needs */
+    int width, height;     /* pixels; 0: as what is drawn needs */
+    bool (*stopped)(void); /* true: end gnuplot; NULL: never */
 } mp_plot_options;
 
 typedef struct mp_plot mp_plot;

@@ -9,7 +9,7 @@
 
 enum {
     COLUMNS = 3,
-    SLOT = 192, /* pixels, the side of the place for a picture */
+    SLOT = MP_PIXELS_SIDE, /* the side of the place for a picture */
     GAP = 14,
     LETTER = 8,  /* of a label, which stands left of the pictures */
     NOTES = 110, /* the width right of them */

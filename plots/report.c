@@ -323,8 +323,15 @@ static mp_code write_file(mp_page *p, const char *folder, mp_page_result *out)
         snprintf(beside, sizeof beside, "%s/.index.html-XXXXXX", folder) >= (int)sizeof beside)
         return mp_error_set(p->err, MP_EIO, "%.80s...: the folder's name is too long", folder);
     const int fd = mkstemp(beside);
-    if (fd < 0 || !(p->to = fdopen(fd, "w")))
-        return cannot_write(path, p->err);
+    p->to = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!p->to) {
+        cannot_write(path, p->err);
+        if (fd >= 0) {
+            close(fd);
+            unlink(beside);
+        }
+        return p->err->code;
+    }
     write_page(p);
     out->bytes = ftell(p->to);
     bool failed = fchmod(fd, 0644) != 0 || ferror(p->to);

@@ -308,16 +308,19 @@ mp_code mp_store_cell_record(mp_store *s, int64_t run, const char *key, mp_cell_
     bool row = false;
 
     *out = (mp_cell_record){0};
-    if (!mp_db_prepare(s,
-                       "SELECT id, as_expected, budget IS NOT NULL, status FROM cell WHERE run = ? "
-                       "AND key = ? AND status NOT IN ('running', 'interrupted') ORDER BY id DESC "
-                       "LIMIT 1",
-                       &q, err) &&
+    if (!mp_db_prepare(
+            s,
+            "SELECT id, as_expected, budget IS NOT NULL, status, outcome, stage FROM cell "
+            "WHERE run = ? AND key = ? AND status NOT IN ('running', 'interrupted') ORDER BY id DESC "
+            "LIMIT 1",
+            &q, err) &&
         !mp_db_bind(s, q, err, "it", run, key) && !mp_db_step(s, q, &row, err) && row) {
         out->id = sqlite3_column_int64(q, 0);
         out->as_expected = sqlite3_column_int(q, 1) != 0;
         out->budget_broken = sqlite3_column_int(q, 2) != 0;
         snprintf(out->status, sizeof out->status, "%s", mp_db_text(q, 3));
+        snprintf(out->outcome, sizeof out->outcome, "%s", mp_db_text(q, 4));
+        snprintf(out->stage, sizeof out->stage, "%s", mp_db_text(q, 5));
     }
     sqlite3_finalize(q);
     return err->code;

@@ -172,7 +172,7 @@ mp_code mp_store_resume_run(mp_store *s, const mp_run_info *run, int64_t *out, c
 typedef struct mp_cell_record {
     int64_t id; /* 0: none */
     bool as_expected, budget_broken;
-    char status[16];
+    char status[16], outcome[24], stage[64]; /* "": none */
 } mp_cell_record;
 mp_code mp_store_cell_record(mp_store *s, int64_t run, const char *key, mp_cell_record *out,
                              mp_error *err);

@@ -12,6 +12,7 @@ import zipfile
 
 FORGE = pathlib.Path(__file__).resolve().parents[2] / "ci" / "forge"
 TOKEN = "a-secret-token"
+CUT_OFF = object()  # an answer that ends too early
 
 
 def archive(name, data):
@@ -22,7 +23,8 @@ def archive(name, data):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """answers: (method, path without the query) to a value for JSON, bytes, ("redirect", path) or a status."""
+    """answers: (method, path without the query) to a value for JSON, bytes, ("redirect", path), CUT_OFF or
+    a status."""
 
     def __init__(self, answers):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -44,6 +46,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}{value[1]}")
             self.end_headers()
+        elif value is CUT_OFF:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"[")
         else:
             if isinstance(value, list):  # of pages
                 page = int(dict(p.split("=") for p in query.split("&"))["page"])
@@ -112,7 +119,7 @@ class Forge(unittest.TestCase):
         self.assertFalse(self.file.exists())
 
     def test_github_history_of_another_form_is_an_error(self):
-        for data in (archive("../mpbench.db", b"x"), b"no archive", 500):
+        for data in (archive("../mpbench.db", b"x"), b"no archive", CUT_OFF, 500):
             done, _ = self.forge({("GET", "/repos/o/r/actions/artifacts"): {"artifacts": [artifact(1)]},
                                   ("GET", "/repos/o/r/actions/artifacts/1/zip"): data}, ["history", self.file],
                                  github=True, GITHUB_TOKEN=TOKEN)
@@ -135,6 +142,13 @@ class Forge(unittest.TestCase):
                              ["history", self.file], CI_JOB_TOKEN=TOKEN)
         self.assertEqual(done.returncode, 3)
 
+    def test_gitlab_history_that_is_cut_off_is_no_database(self):
+        done, _ = self.forge({("GET", "/projects/9/jobs/artifacts/a%2Fmain/raw/nightly/mpbench.db"): CUT_OFF},
+                             ["history", self.file], CI_JOB_TOKEN=TOKEN)
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("99 bytes are missing", done.stderr)
+        self.assertFalse(self.file.exists())
+
     # comment
 
     def test_github_comment_is_new_once_and_then_replaced(self):
@@ -151,6 +165,16 @@ class Forge(unittest.TestCase):
                                 ["comment", "nightly", self.text], **given)
         self.assertEqual((done.returncode, done.stderr), (0, "ci/forge: comment replaced\n"))
         self.assertEqual((seen[-1][0], seen[-1][4]), ("PATCH", body))
+
+    def test_a_comment_of_a_stranger_does_not_keep_ours_away(self):
+        path = "/projects/9/merge_requests/3/notes"
+        notes = [{"id": number, "body": "<!-- mpbench:nightly -->\nold"} for number in (4, 5)]
+        given = {"MPBENCH_GITLAB_TOKEN": TOKEN, "CI_MERGE_REQUEST_IID": "3"}
+        for ours, says in ((("PUT", path + "/5"), "replaced"), (("POST", path), "posted")):
+            done, seen = self.forge({("GET", path): [notes], ("PUT", path + "/4"): 403, ("PUT", path + "/5"): 403,
+                                     ours: {}}, ["comment", "nightly", self.text], **given)
+            self.assertEqual((done.returncode, done.stderr), (0, f"ci/forge: comment {says}\n"))
+            self.assertEqual(seen[-1][:2], ours)
 
     def test_gitlab_comment_is_replaced(self):
         path = "/projects/9/merge_requests/3/notes"

@@ -13,7 +13,7 @@ echo "$@" >>"$PLAYED"
 case $1 in
 merge) cp "$3" "$2" && exit "$MERGE" ;;
 regressions) exit "$REGRESSIONS" ;;
-summary) echo "$SUMMARY" ;;
+summary) echo "$SUMMARY" && exit "$SUMMARIZED" ;;
 report) mkdir -p "$3" ;;
 esac
 """
@@ -59,7 +59,7 @@ class Nightly(unittest.TestCase):
         self.nightly("merge", "night", "n2", "next/cpu", "shards/cpu")
         self.assertEqual(self.query("night/mpbench.db", "SELECT count(*), count(DISTINCT key) FROM cell"), [(18, 9)])
 
-    def play(self, *shards, merge=0, regressions=0, summary="", status=0):
+    def play(self, *shards, merge=0, regressions=0, summary="", summarized=0, status=0):
         program = self.folder / "mpbench"
         program.write_text(PLAYED)
         program.chmod(0o755)
@@ -68,7 +68,8 @@ class Nightly(unittest.TestCase):
         played = self.folder / "played.txt"
         played.write_text("")
         done = self.nightly("merge", "out", "l", "cpu", status=status, MPBENCH=str(program), PLAYED=str(played),
-                            MERGE=str(merge), REGRESSIONS=str(regressions), SUMMARY=summary)
+                            MERGE=str(merge), REGRESSIONS=str(regressions), SUMMARY=summary,
+                            SUMMARIZED=str(summarized))
         return done.stderr, played.read_text()
 
     def test_a_missing_shard_does_not_keep_the_others_out(self):
@@ -80,6 +81,11 @@ class Nightly(unittest.TestCase):
 
     def test_a_damaged_shard_does_not_keep_the_others_out(self):
         _, played = self.play("cpu-1-of-1.db", merge=3, status=3)
+        self.assertIn("report --out out/report", played)
+        self.assertIn("Shards are missing", (self.folder / "out/comment.md").read_text())
+
+    def test_shards_without_a_run_do_not_keep_the_report_from_being_written(self):
+        _, played = self.play("cpu-1-of-1.db", summarized=2, status=3)
         self.assertIn("report --out out/report", played)
         self.assertIn("Shards are missing", (self.folder / "out/comment.md").read_text())
 

@@ -78,6 +78,21 @@ static inline int cli_teardown(void **state)
     return failed;
 }
 
+/* Of a group: references, which are known by their content, are made once for all its tests. */
+static inline int cli_share_cache(void **state)
+{
+    char folder[] = "/tmp/mpbench-cli-cache-XXXXXX";
+
+    (void)state;
+    return mkdtemp(folder) ? setenv("MPBENCH_CACHE", folder, 1) : -1;
+}
+
+static inline int cli_drop_cache(void **state)
+{
+    (void)state;
+    return system("rm -rf \"$MPBENCH_CACHE\"");
+}
+
 /* Runs a shell command in the folder; $mpbench is the program (with the tests' faults), $fixtures
  * and $source are folders. */
 static inline void cli_run(cli *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -125,15 +140,17 @@ static inline void cli_assert_query(cli *c, const char *sql, const char *expecte
         fail_msg("%s: expected \"%s\", got \"%s\" %s", sql, expected, c->out, c->err);
 }
 
-/* A scenario of one cell, fast: two steps; `more` is further YAML. */
+/* A scenario of one cell, fast even under ASan: two steps of a picture of 32 x 32, a short text for
+ * the text encoder.  `more` is further YAML. */
 static inline void cli_scenario(const cli *c, const char *name, const char *more)
 {
     char text[2000], file[100];
 
     snprintf(text, sizeof text,
              "name: %s\npipeline: sana\ncheckpoint: ${MPBENCH_CHECKPOINTS}/sana-tiny\n"
-             "inputs: {prompt: a photo of a red fox, height: 64, width: 64, steps: 2, seed: 7, "
-             "guidance: 4.5, use_resolution_binning: false}\n%s",
+             "inputs: {prompt: a photo of a red fox, height: 32, width: 32, steps: 2, seed: 7, "
+             "guidance: 4.5, use_resolution_binning: false, max_sequence_length: 16, "
+             "complex_human_instruction: []}\n%s",
              name, more);
     snprintf(file, sizeof file, "%s.yaml", name);
     cli_write(c, file, text);

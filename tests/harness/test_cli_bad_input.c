@@ -54,11 +54,16 @@ static void test_checkpoint__header_larger_than_the_file(void **state)
 
 static void test_checkpoint__config_that_does_not_fit_the_weights(void **state)
 {
-    refuse_checkpoint(*state,
+    cli *c = *state;
+
+    refuse_checkpoint(c,
                       "sed -i 's/\"num_layers\": [0-9]*/\"num_layers\": 9/' "
                       "ckpt/sana-tiny/transformer/config.json",
                       "transformer_blocks.2.attn1.to_q.weight",
                       "check that both are of one checkpoint");
+    cli_run(c, RUN_COPY " --resume"); /* on record, it is no other failure than it was */
+    cli_assert_status(c, 2);
+    cli_assert_has(c->out, "from before");
 }
 
 static void test_checkpoint__no_json(void **state)

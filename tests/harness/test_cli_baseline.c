@@ -262,6 +262,27 @@ static void test_against__is_checked_before_anything_runs(void **state)
     cli_assert_status(c, 0);
 }
 
+static void test_against__a_shard_without_cells_has_nothing_to_compare(void **state)
+{
+    cli *c = *state;
+
+    record(c, "");
+    cli_run(c, "\"$mpbench\" run one.yaml --shard 3/3 --against 1");
+    cli_assert_status(c, 0);
+    cli_assert_has(last_line(c->out), "verdict: OK exit=0 (0 cells: all as expected; run 2)");
+}
+
+static void test_against__a_run_that_goes_on_is_not_held_against_itself(void **state)
+{
+    cli *c = *state;
+
+    record(c, "--label night");
+    cli_run(c, "\"$mpbench\" run one.yaml --label night --against night --resume");
+    cli_assert_status(c, 2);
+    cli_assert_has(c->err, "--against: night is this very run, which --resume has gone on with");
+    cli_assert_has(last_line(c->out), "verdict: BAD INPUT exit=2 ");
+}
+
 static void test_against__half_a_run_is_not_compared(void **state)
 {
     cli *c = *state;
@@ -496,6 +517,8 @@ int main(void)
         T(test_against__is_an_object_in_json),
         T(test_against__may_name_the_label_of_the_run_itself),
         T(test_against__is_checked_before_anything_runs),
+        T(test_against__a_shard_without_cells_has_nothing_to_compare),
+        T(test_against__a_run_that_goes_on_is_not_held_against_itself),
         T(test_against__half_a_run_is_not_compared),
         T(test_budgets__are_recorded_with_their_cells),
         T(test_budgets__may_allow_what_would_be_worse),
@@ -511,5 +534,5 @@ int main(void)
         T(test_resume__names_the_run_that_goes_on),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, cli_share_cache, cli_drop_cache);
 }

@@ -91,6 +91,23 @@ static void test_plot__trouble_of_the_environment_is_told_apart(void **state)
     cli_assert_has(c->err, "nowhere/d.svg: cannot be created");
 }
 
+/* A signal to this program alone ends gnuplot, too. */
+static void test_plot__an_interrupt_leaves_nothing_behind(void **state)
+{
+    cli *c = *state;
+
+    record(c);
+    cli_write(c, "drift.gp",
+              "system('kill -TERM '.system(\"sed -n s/PPid://p /proc/$PPID/status\"))\n"
+              "pause 600\n");
+    cli_run(c, "mkdir own && mv drift.gp own && TMPDIR=. \"$mpbench\" plot drift --templates own; "
+               "code=$?; ls; exit $code");
+    cli_assert_status(c, 3);
+    cli_assert_has(c->err, "mpbench plot: interrupted\n");
+    assert_null(strstr(c->out, "mpbench-plot-"));
+    assert_null(strstr(c->out, ".svg"));
+}
+
 /* Names of files keep apart what is apart, and inside the folder. */
 static void test_plot__hostile_scenarios_stay_inside_the_folder(void **state)
 {
@@ -113,8 +130,9 @@ int main(void)
         T(test_plot__what_is_kept_can_be_changed_and_drawn_again),
         T(test_plot__bad_usage_says_what_was_expected),
         T(test_plot__trouble_of_the_environment_is_told_apart),
+        T(test_plot__an_interrupt_leaves_nothing_behind),
         T(test_plot__hostile_scenarios_stay_inside_the_folder),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, cli_share_cache, cli_drop_cache);
 }

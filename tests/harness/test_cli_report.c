@@ -68,5 +68,5 @@ int main(void)
                                         cli_teardown),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, cli_share_cache, cli_drop_cache);
 }

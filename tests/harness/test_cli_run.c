@@ -184,7 +184,7 @@ static void test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference(vo
                      "output,reference");
     /* the nights of a cell share one; fp32 is its own reference */
     cli_assert_query(c, "SELECT count(*) FROM cell_picture", "8");
-    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "64x64,64x64");
+    cli_assert_query(c, "SELECT group_concat(width || 'x' || height) FROM picture", "32x32,32x32");
     cli_assert_query(c,
                      "SELECT count(DISTINCT picture) FROM cell_picture WHERE cell IN (1, 3) OR "
                      "role = 'reference'",
@@ -222,13 +222,29 @@ static void test_run__json_and_junit_say_the_same(void **state)
     cli_assert_has(c->err, "'nothing' is no run's id, UUID or label");
 }
 
+/* Paths may have any bytes; JSON is UTF-8. */
+static void test_run__json_has_paths_that_are_no_utf8(void **state)
+{
+    cli *c = *state;
+
+    cli_scenario(c, "one", "reference: off\n");
+    cli_run(c, "d=$(printf 'd\\377') && mkdir \"$d\" && mv one.yaml \"$d\" && \"$mpbench\" run "
+               "\"$d/one.yaml\" --db \"$d/x.db\" --format json");
+    cli_assert_status(c, 0);
+    json_t *j = parsed(c->out);
+    const json_t *cell = json_array_get(json_object_get(j, "cells"), 0);
+    assert_string_equal(json_string_value(json_object_get(j, "database")), "d\\xff/x.db");
+    cli_assert_has(json_string_value(json_object_get(cell, "repro")), "d\\xff/one.yaml");
+    json_decref(j);
+}
+
 static void test_run__a_resumed_run_reports_what_it_did_not_run_again(void **state)
 {
     cli *c = *state;
 
     cli_scenario(c, "broken",
                  "quirks: [sana-quadratic-no-upcast]\nprecision: {default: bf16}\n"
-                 "tiling: {tile: [32, 32], stride: [28, 28]}\n");
+                 "tiling: {tile: [16, 16], stride: [14, 14]}\n");
     cli_run(c, "\"$mpbench\" run broken.yaml");
     cli_assert_status(c, 3);
     cli_run(c, "\"$mpbench\" run broken.yaml --resume --junit j.xml --format json");
@@ -387,6 +403,7 @@ int main(void)
         T(test_run__dump_writes_tensors_and_a_picture),
         T(test_run__keeps_a_small_picture_of_each_cell_and_of_its_reference),
         T(test_run__json_and_junit_say_the_same),
+        T(test_run__json_has_paths_that_are_no_utf8),
         T(test_run__a_resumed_run_reports_what_it_did_not_run_again),
         T(test_run__says_when_a_report_cannot_be_written),
         T(test_run__dry_run_touches_nothing),

@@ -230,6 +230,23 @@ static void test_gnuplot__ends_one_that_does_not_end(void **state)
     end(&g);
 }
 
+static bool always(void)
+{
+    return true;
+}
+
+static void test_gnuplot__is_ended_when_the_caller_is(void **state)
+{
+    mp_gnuplot g = begin("stopped");
+
+    (void)state;
+    g.stopped = always;
+    use_template(&g, "drift", "pause 600\n");
+    mp_gnuplot_draw(&g, "drift");
+    assert_failed(MP_EIO, "interrupted");
+    end(&g);
+}
+
 static void test_gnuplot__without_gnuplot_the_remedy_is_named(void **state)
 {
     mp_gnuplot g = begin("missing");
@@ -285,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_gnuplot__a_template_that_fails_is_named_with_the_words_of_gnuplot),
         cmocka_unit_test(test_gnuplot__a_template_that_draws_nothing_is_told),
         cmocka_unit_test(test_gnuplot__ends_one_that_does_not_end),
+        cmocka_unit_test(test_gnuplot__is_ended_when_the_caller_is),
         cmocka_unit_test(test_gnuplot__without_gnuplot_the_remedy_is_named),
         cmocka_unit_test(test_gnuplot__a_folder_that_is_not_there_is_an_error_once),
         cmocka_unit_test(test_gnuplot__takes_the_own_style_where_the_user_has_none),
