@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <string.h>
 
 #include "harness/commands.h"
@@ -12,6 +13,23 @@ static bool is_partial(const mp_regressions_view *v)
     return v->filter.metric || v->options.otava;
 }
 
+/* Otava's own options, and what it starts with. */
+static bool set_otava(mp_otava_options *o, const char *method)
+{
+    const bool given = o->window || o->p >= 0 || o->magnitude >= 0;
+
+    if (given && strcmp(method, "otava")) {
+        fprintf(stderr,
+                "mpbench regressions: --window, --p-value and --magnitude are Otava's: give "
+                "--method otava, too, or none of them\n");
+        return false;
+    }
+    o->window = o->window ? o->window : 50;
+    o->p = o->p >= 0 ? o->p : 0.001;
+    o->magnitude = o->magnitude >= 0 ? o->magnitude : 0;
+    return true;
+}
+
 int mp_cmd_regressions(int argc, char **argv)
 {
     mp_arena *a = mp_arena_create();
@@ -19,7 +37,7 @@ int mp_cmd_regressions(int argc, char **argv)
     static const char *const methods[] = {"default", "otava", NULL};
     const char *method = "default";
     bool dry_run = false;
-    mp_otava_options otava = {.window = 50, .p = 0.001};
+    mp_otava_options otava = {.p = -1, .magnitude = -1}; /* not given */
     mp_regressions_view v = {0};
     const mp_option options[] = {
         MP_OPTION_DATABASE(&db),
@@ -60,11 +78,12 @@ int mp_cmd_regressions(int argc, char **argv)
         v.format = mp_format_of(format);
         v.options.otava = strcmp(method, "otava") ? NULL : &otava;
         v.options.record = !dry_run && !is_partial(&v);
-        if (mp_store_open(mp_database_path(db), v.options.record ? MP_STORE_UPDATE : MP_STORE_READ,
-                          &s, &err) ||
-            mp_regressions(s, &v, stdout, &status, &err)) {
+        if (!set_otava(&otava, method))
+            status = MP_EXIT_USAGE;
+        else if (mp_store_open(mp_database_path(db),
+                               v.options.record ? MP_STORE_UPDATE : MP_STORE_READ, &s, &err) ||
+                 mp_regressions(s, &v, stdout, &status, &err))
             status = mp_complain("regressions", &err);
-        }
     }
     mp_store_close(s);
     mp_arena_free(a);

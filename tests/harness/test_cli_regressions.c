@@ -70,6 +70,7 @@ static void test_regressions__says_what_is_wrong_with_its_arguments(void **state
         {"regressions --p-value x", "--p-value: found 'x', expected a number, 0 or more", 2},
         {"regressions --p-value -1", "--p-value: found '-1', expected a number, 0 or more", 2},
         {"regressions --magnitude inf", "--magnitude: found 'inf', expected a number", 2},
+        {"regressions --window 30", "are Otava's: give --method otava, too, or none of them", 2},
         {"regressions --method pelt", "--method", 2},
         {"regressions x", "'x' is one operand too many", 2},
         {"regressions --db $source/README.md", "file is not a database", 3},
