@@ -93,7 +93,7 @@ static void test_markdown__is_cut_between_rows_at_every_limit(void **state)
         assert_true(whole >= most); /* more room, never less */
         most = whole;
         for (int i = 0; i < whole; i++) {
-            char row[16];
+            char row[20];
             snprintf(row, sizeof row, "<row %02d", i);
             assert_non_null(strstr(text, row));
         }

@@ -398,7 +398,7 @@ static void test_regressions__asks_statistics_where_a_library_is_not_determinist
 {
     (void)state;
     mp_store *s = nights_open("library.db");
-    char image[8];
+    char image[12];
 
     for (int i = 0; i < 20; i++) { /* a GPU: other bits each night, drift within a per mille */
         snprintf(image, sizeof image, "%d", i);
@@ -802,7 +802,7 @@ static void test_regressions__fits_a_comment(void **state)
 
     for (int i = 0; i < 40; i++) {
         const int64_t run = night_begin(s, &(night){0});
-        char image[8];
+        char image[12];
         snprintf(image, sizeof image, "%d", i);
         for (int k = 0; k < 11; k++) {
             snprintf(key, sizeof key, "sana/%0150d", k);
