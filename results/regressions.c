@@ -51,6 +51,36 @@ static mp_finding *add(finder *f, const mp_finding *finding)
     return &all->items[all->count++];
 }
 
+/* The same with its words, which are taken over; NULL: there was no memory for them. */
+static void tell(finder *f, mp_finding finding, char *what)
+{
+    finding.what = what;
+    if (!what)
+        no_memory(f);
+    else if (!add(f, &finding))
+        mp_free(what);
+}
+
+/* What needs no statistics, between two observations. */
+static mp_finding plain_finding(mp_finding_kind kind, const char *metric, int subject, int before,
+                                int after)
+{
+    return (mp_finding){.kind = kind,
+                        .state = MP_FINDING_CONFIRMED,
+                        .subject = subject,
+                        .series = -1,
+                        .metric = metric,
+                        .before = before,
+                        .after = after,
+                        .fixed = -1,
+                        .value_before = NAN,
+                        .value_after = NAN,
+                        .low = NAN,
+                        .high = NAN,
+                        .p = NAN,
+                        .q = NAN};
+}
+
 static double relative(double before, double after)
 {
     if (before == after)
@@ -230,29 +260,14 @@ static void compare_exactly(finder *f, int subject, series_range r, const int *g
         const difference d = difference_between(f, r, a, b);
         if (!differs(&d) || undoes(f, r, first, b))
             continue;
-        char *what = difference_text(&d, build_of(f, a) == build_of(f, b) && *build_of(f, b));
-        if (!what)
-            no_memory(f);
-        else if (!add(f, &(mp_finding){.kind = MP_FINDING_EXACT,
-                                       .state = MP_FINDING_CONFIRMED,
-                                       .subject = subject,
-                                       .series = -1,
-                                       .metric = "outputs",
-                                       .before = a,
-                                       .after = b,
-                                       .fixed = -1,
-                                       .value_before = d.metrics ? d.most[0].before : NAN,
-                                       .value_after = d.metrics ? d.most[0].after : NAN,
-                                       .low = NAN,
-                                       .high = NAN,
-                                       .p = NAN,
-                                       .q = NAN,
-                                       .direction = d.worse    ? -1
-                                                    : d.better ? 1
-                                                               : 0,
-                                       .severity = d.severity,
-                                       .what = what}))
-            mp_free(what);
+        mp_finding x = plain_finding(MP_FINDING_EXACT, "outputs", subject, a, b);
+        if (d.metrics) {
+            x.value_before = d.most[0].before;
+            x.value_after = d.most[0].after;
+        }
+        x.direction = d.worse ? -1 : d.better ? 1 : 0;
+        x.severity = d.severity;
+        tell(f, x, difference_text(&d, build_of(f, a) == build_of(f, b) && *build_of(f, b)));
     }
 }
 
@@ -300,28 +315,10 @@ static void compare_outcomes(finder *f, int subject)
         const int a = b - 1;
         if (ended_alike(&o[a], &o[b]) || ends_as_before(f, first, b))
             continue;
-        const int direction = (int)o[b].as_expected - (int)o[a].as_expected;
-        char *what = outcome_text(&o[a], &o[b]);
-        if (!what)
-            no_memory(f);
-        else if (!add(f, &(mp_finding){.kind = MP_FINDING_OUTCOME,
-                                       .state = MP_FINDING_CONFIRMED,
-                                       .subject = subject,
-                                       .series = -1,
-                                       .metric = "outcome",
-                                       .before = a,
-                                       .after = b,
-                                       .fixed = -1,
-                                       .value_before = NAN,
-                                       .value_after = NAN,
-                                       .low = NAN,
-                                       .high = NAN,
-                                       .p = NAN,
-                                       .q = NAN,
-                                       .direction = direction,
-                                       .severity = direction < 0 ? FAILS : 0,
-                                       .what = what}))
-            mp_free(what);
+        mp_finding x = plain_finding(MP_FINDING_OUTCOME, "outcome", subject, a, b);
+        x.direction = (int)o[b].as_expected - (int)o[a].as_expected;
+        x.severity = x.direction < 0 ? FAILS : 0;
+        tell(f, x, outcome_text(&o[a], &o[b]));
     }
 }
 
@@ -382,29 +379,25 @@ static void add_step(finder *f, int series, const points *p, const mp_change_poi
     const mp_series *s = &f->h->series[series];
     const bool higher = mp_metric_kind_of(s->metric, s->unit, "").higher_is_better;
     const bool worse = (c->centre_after < c->centre_before) == higher;
-    char *what = step_text(s, c->centre_before, c->centre_after);
 
-    if (!what)
-        no_memory(f);
-    else if (!add(f,
-                  &(mp_finding){.kind = c->trend ? MP_FINDING_TREND : MP_FINDING_STEP,
-                                .state = state,
-                                .subject = s->subject,
-                                .series = series,
-                                .metric = s->metric,
-                                .before = p->observation[c->index - 1],
-                                .after = p->observation[c->index],
-                                .fixed = -1,
-                                .value_before = c->centre_before,
-                                .value_after = c->centre_after,
-                                .low = c->low,
-                                .high = c->high,
-                                .p = c->p,
-                                .q = NAN,
-                                .direction = worse ? -1 : 1,
-                                .severity = worse ? relative(c->centre_before, c->centre_after) : 0,
-                                .what = what}))
-        mp_free(what);
+    tell(f,
+         (mp_finding){.kind = c->trend ? MP_FINDING_TREND : MP_FINDING_STEP,
+                      .state = state,
+                      .subject = s->subject,
+                      .series = series,
+                      .metric = s->metric,
+                      .before = p->observation[c->index - 1],
+                      .after = p->observation[c->index],
+                      .fixed = -1,
+                      .value_before = c->centre_before,
+                      .value_after = c->centre_after,
+                      .low = c->low,
+                      .high = c->high,
+                      .p = c->p,
+                      .q = NAN,
+                      .direction = worse ? -1 : 1,
+                      .severity = worse ? relative(c->centre_before, c->centre_after) : 0},
+         step_text(s, c->centre_before, c->centre_after));
 }
 
 static bool big_enough(const mp_change_options *o, double before, double after)
