@@ -307,14 +307,15 @@ mp_code mp_findings_recall(mp_store *s, const mp_history *h, const mp_regression
 
 /* Those that changed between the same two runs, and are not over, count as siblings. */
 static const char ids_sql[] =
-    "SELECT finding.id, e.state FROM finding JOIN finding_event e ON e.id = " NEWEST_EVENT
+    "SELECT finding.id, e.state, e.id > ?3 FROM finding JOIN finding_event e ON e.id = " NEWEST_EVENT
     " WHERE finding.id = ?1 OR (?2 AND e.state IN ('detected', 'confirmed') AND EXISTS (SELECT 1 "
     "FROM finding one JOIN cell a ON a.id = one.before_cell JOIN cell b ON b.id = one.after_cell "
     "JOIN cell c ON c.id = finding.before_cell JOIN cell d ON d.id = finding.after_cell WHERE "
     "one.id = ?1 AND a.run = c.run AND b.run = d.run))";
 
-static mp_code acknowledge(mp_store *s, int64_t id, bool siblings, const char *why, int *count,
-                           mp_error *err)
+/* last: the newest event before this call; what has a newer one was acknowledged by it already. */
+static mp_code acknowledge(mp_store *s, int64_t id, int64_t last, bool siblings, const char *why,
+                           int *count, mp_error *err)
 {
     sqlite3_stmt *q = NULL, *put_q = NULL;
     bool row = true, found = false;
@@ -324,12 +325,14 @@ static mp_code acknowledge(mp_store *s, int64_t id, bool siblings, const char *w
                        ", 'acknowledged', ?)",
                        &put_q, err) &&
         !mp_db_prepare(s, ids_sql, &q, err))
-        mp_db_bind(s, q, err, "ii", id, (int64_t)siblings);
+        mp_db_bind(s, q, err, "iii", id, (int64_t)siblings, last);
     while (!err->code && !mp_db_step(s, q, &row, err) && row) {
         const int64_t one = sqlite3_column_int64(q, 0);
         const char *state = mp_db_text(q, 1);
         bool ignored;
         found |= one == id;
+        if (sqlite3_column_int(q, 2))
+            continue;
         if (!strcmp(state, "fixed") || !strcmp(state, "withdrawn"))
             mp_error_set(err, MP_EUSAGE,
                          "finding %lld is %s: there is nothing to acknowledge; `mpbench "
@@ -351,10 +354,18 @@ static mp_code acknowledge(mp_store *s, int64_t id, bool siblings, const char *w
 mp_code mp_findings_acknowledge(mp_store *s, const int64_t *ids, int n, bool siblings,
                                 const char *why, int *count, mp_error *err)
 {
+    sqlite3_stmt *q = NULL;
+    int64_t last = 0;
+    bool row = false;
+
     *count = 0;
     if (mp_db_begin_writing(s, err))
         return err->code;
+    if (!mp_db_prepare(s, "SELECT max(id) FROM finding_event", &q, err) &&
+        !mp_db_step(s, q, &row, err) && row)
+        last = sqlite3_column_int64(q, 0);
+    sqlite3_finalize(q);
     for (int i = 0; i < n && !err->code; i++)
-        acknowledge(s, ids[i], siblings, why, count, err);
+        acknowledge(s, ids[i], last, siblings, why, count, err);
     return mp_db_end_writing(s, err);
 }
