@@ -7,8 +7,6 @@
 #include "results/db.h"
 #include "results/query.h"
 
-enum { FIRST_VERSION = 5 }; /* of the schema that has baselines */
-
 /* ---- runs ----------------------------------------------------------------------------------- */
 
 static mp_code no_such_run(mp_store *s, const char *name, mp_error *err)
@@ -134,7 +132,7 @@ mp_code mp_baseline_list(mp_store *s, mp_format format, FILE *to, mp_error *err)
     mp_table *t = mp_table_create(sizeof heads / sizeof *heads, heads);
     json_t *rows = json_array();
     sqlite3_stmt *q = NULL;
-    bool row = s->version >= FIRST_VERSION;
+    bool row = s->version >= MP_DB_SINCE_FINDINGS;
 
     if (row)
         mp_db_prepare(s, BASELINES, &q, err);
@@ -164,7 +162,7 @@ mp_code mp_against_find(mp_store *s, const char *name, mp_against *out, mp_error
     bool row = false;
     char id[24];
 
-    if (s->version >= FIRST_VERSION &&
+    if (s->version >= MP_DB_SINCE_FINDINGS &&
         !mp_db_prepare(s,
                        "SELECT run FROM baseline WHERE name = ? ORDER BY at DESC, id DESC LIMIT 1",
                        &q, err) &&
@@ -192,7 +190,7 @@ mp_code mp_against_has(mp_store *s, const mp_against *a, const char *scenario,
     *out = false;
     if (!mp_db_prepare(s,
                        "SELECT 1 FROM cell WHERE run = ? AND scenario = ? AND scenario_hash = ? "
-                       "AND status NOT IN ('running', 'interrupted')",
+                       "AND " MP_DB_FINISHED,
                        &q, err) &&
         !mp_db_bind(s, q, err, "itt", a->run, scenario, scenario_hash))
         mp_db_step(s, q, out, err);

@@ -41,8 +41,6 @@ static const char *const statements[STATEMENTS] = {
     [LIMIT] = "SELECT value FROM cell_limit WHERE cell = ? AND metric = ? AND kind = 'relative'",
 };
 
-enum { LIMITS_SINCE = 5 }; /* the version of the schema that has them */
-
 struct mp_measurer {
     mp_store *store;
     const char *metric;
@@ -59,7 +57,7 @@ mp_measurer *mp_measurer_create(mp_store *s, const char *metric, mp_error *err)
     }
     *m = (mp_measurer){.store = s, .metric = metric};
     for (int i = 0; i < STATEMENTS && !err->code; i++)
-        if (i != LIMIT || s->version >= LIMITS_SINCE)
+        if (i != LIMIT || s->version >= MP_DB_SINCE_FINDINGS)
             mp_db_prepare(s, statements[i], &m->q[i], err);
     if (!err->code)
         return m;

@@ -208,8 +208,6 @@ static const mp_compare_run *run_of(mp_store *s, mp_side *side, int64_t id, mp_e
 
 /* ---- candidates ----------------------------------------------------------------------------- */
 
-#define FINISHED "cell.status NOT IN ('running', 'interrupted')"
-
 static const mp_condition *condition_of(const mp_selector *s, const char *key)
 {
     for (int i = 0; i < s->count; i++)
@@ -238,7 +236,7 @@ static mp_code prepare(mp_store *s, const mp_selector *sel, sqlite3_stmt **out, 
     /* CROSS JOIN: SQLite keeps the order, and takes few runs' cells by their index. */
     size_t n = (size_t)snprintf(sql, sizeof sql,
                                 "WITH newest AS MATERIALIZED (SELECT %s AS id FROM %s "
-                                "WHERE " FINISHED,
+                                "WHERE " MP_DB_FINISHED,
                                 MP_DB_NEWEST,
                                 names_runs(sel) ? "run CROSS JOIN cell ON cell.run = run.id"
                                                 : "cell CROSS JOIN run ON run.id = cell.run");
@@ -411,7 +409,7 @@ static mp_code load_all_rounds(mp_store *s, mp_side *side, mp_error *err)
         s,
         "SELECT max(cell.id) FROM cell CROSS JOIN run ON run.id = cell.run WHERE cell.run "
         "IN (SELECT value FROM json_each(?1)) AND cell.key = ?2 AND cell.scenario_hash = ?3 AND "
-        "cell.checkpoint_hash = ?4 AND (?5 IS NULL OR cell.status = ?5) AND " FINISHED
+        "cell.checkpoint_hash = ?4 AND (?5 IS NULL OR cell.status = ?5) AND " MP_DB_FINISHED
         " GROUP BY cell.run ORDER BY run.started DESC, 1 DESC",
         &q, err);
     for (int i = 0; !err->code && i < side->count; i++) {
@@ -477,13 +475,13 @@ static void list_known(mp_store *s, const char *key, char *out, size_t size)
 
     if (column)
         snprintf(sql, sizeof sql,
-                 "SELECT %s FROM cell JOIN run ON run.id = cell.run WHERE " FINISHED
+                 "SELECT %s FROM cell JOIN run ON run.id = cell.run WHERE " MP_DB_FINISHED
                  " AND %s IS NOT NULL GROUP BY 1 ORDER BY max(cell.id) DESC LIMIT 20",
                  column, column);
     else
         snprintf(sql, sizeof sql,
                  "SELECT DISTINCT value FROM cell_setting t JOIN cell ON cell.id = t.cell WHERE "
-                 "t.key = ? AND " FINISHED " ORDER BY value LIMIT 20");
+                 "t.key = ? AND " MP_DB_FINISHED " ORDER BY value LIMIT 20");
     mp_db_list(s, sql, key, out, size);
 }
 

@@ -30,9 +30,16 @@
     "run_environment e WHERE e.run = run.id AND substr(key, 1, length(run.engine) + 1) = " \
     "run.engine || '.' ORDER BY key))"
 
+/* Of a row of `cell`: it came to an end of its own. */
+#define MP_DB_FINISHED "cell.status NOT IN ('running', 'interrupted')"
+
 /* The newest of a group of cells, each with its run: by the start of the run and then by id, which
  * alone says nothing after a merge.  The id is the end of the largest text. */
 #define MP_DB_NEWEST "CAST(substr(max(run.started || printf('%020d', cell.id)), -20) AS INTEGER)"
+
+/* Versions of the schema, for databases that are only read: those from which on it has op_profile;
+ * pictures, limits, baselines and findings. */
+enum { MP_DB_SINCE_PROFILES = 4, MP_DB_SINCE_FINDINGS = 5 };
 
 struct mp_store {
     sqlite3 *db;

@@ -8,8 +8,6 @@
 #include "results/metrics.h"
 #include "results/regressions_internal.h"
 
-enum { FINDINGS_SINCE = 5 };
-
 #define NEWEST_EVENT                                                                           \
     "(SELECT e.id FROM finding_event e WHERE e.finding = finding.id ORDER BY e.at DESC, e.id " \
     "DESC LIMIT 1)"
@@ -292,7 +290,7 @@ mp_code mp_findings_recall(mp_store *s, const mp_history *h, const mp_regression
 {
     recall r = {.s = s, .h = h, .o = o, .f = f, .err = err};
 
-    if (s->version < FINDINGS_SINCE) /* an older database, only read */
+    if (s->version < MP_DB_SINCE_FINDINGS) /* an older database, only read */
         return MP_OK;
     r.on_record = mp_alloc((size_t)f->count, sizeof *r.on_record);
     if (!r.on_record)

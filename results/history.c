@@ -178,8 +178,8 @@ static int run_of(const loader *l, int64_t id)
 /* Of a cell that a run holds more than once, after --resume, the newest. */
 static const char cells_sql[] =
     "SELECT id, run, key, scenario, scenario_hash || ' ' || checkpoint_hash, status, outcome, "
-    "as_expected FROM cell WHERE id IN (SELECT max(id) FROM cell WHERE status NOT IN ('running', "
-    "'interrupted') GROUP BY key, run) AND (?1 IS NULL OR scenario = ?1)";
+    "as_expected FROM cell WHERE id IN (SELECT max(id) FROM cell WHERE " MP_DB_FINISHED
+    " GROUP BY key, run) AND (?1 IS NULL OR scenario = ?1)";
 
 static void add_cell(loader *l, sqlite3_stmt *q)
 {

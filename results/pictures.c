@@ -7,10 +7,7 @@
 #include "results/db.h"
 #include "results/metrics.h"
 
-enum {
-    SINCE = 5,           /* the version of the schema that has pictures */
-    SIZE_LIMIT = 1 << 20 /* bytes; 192 x 192 pixels have 110592 */
-};
+enum { SIZE_LIMIT = 1 << 20 }; /* bytes; 192 x 192 pixels have 110592 */
 
 static uint32_t big_endian(const unsigned char *b)
 {
@@ -60,7 +57,7 @@ mp_code mp_picture_of(mp_store *s, int64_t cell, const char *role, mp_picture *o
     bool row = false;
 
     *out = (mp_picture){0};
-    if (s->version < SINCE)
+    if (s->version < MP_DB_SINCE_FINDINGS)
         return MP_OK;
     if (!mp_db_prepare(
             s,

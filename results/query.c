@@ -285,7 +285,7 @@ static const struct {
 } parts[] = {
     {"settings", "SELECT key, value FROM cell_setting WHERE cell = ? ORDER BY key", 1},
     {"limits", "SELECT metric, kind, value FROM cell_limit WHERE cell = ? ORDER BY metric, kind",
-     5},
+     MP_DB_SINCE_FINDINGS},
     {"samples", "SELECT stage, repeat, seconds FROM sample WHERE cell = ? ORDER BY stage, repeat",
      1},
     {"metrics",

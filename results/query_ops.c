@@ -5,8 +5,6 @@
 #include "results/db.h"
 #include "results/query.h"
 
-enum { SINCE = 4 }; /* the version of the schema that has op_profile */
-
 /* What the machine could do at most, as it was measured beside the cell; NULL: it was not. */
 #define ROOF                                                                                \
     "roof AS (SELECT max(value) FILTER (WHERE name = 'roofline_fp32') AS fp32, max(value) " \
@@ -146,7 +144,7 @@ static mp_code no_profile(const mp_store *s, sqlite3_stmt *head, mp_error *err)
                         "%s: cell %s has no profile of ops: only the native engine makes one, of "
                         "a cell whose last generation was finished, since schema version %d; to "
                         "run it again: %s",
-                        mp_store_path(s), mp_db_text(head, ID), (int)SINCE,
+                        mp_store_path(s), mp_db_text(head, ID), (int)MP_DB_SINCE_PROFILES,
                         mp_db_text(head, REPRO));
 }
 
@@ -176,11 +174,11 @@ static mp_code show_ops(mp_store *s, int64_t id, mp_format format, FILE *to, mp_
 
 mp_code mp_query_ops(mp_store *s, int64_t id, mp_format format, FILE *to, mp_error *err)
 {
-    if (s->version < SINCE)
+    if (s->version < MP_DB_SINCE_PROFILES)
         return mp_error_set(err, MP_EMISSING,
                             "%s: has schema version %" PRId64 ", and profiles of ops came with "
                             "version %d; run the cell again",
-                            mp_store_path(s), s->version, (int)SINCE);
+                            mp_store_path(s), s->version, (int)MP_DB_SINCE_PROFILES);
     if (mp_db_begin_reading(s, err))
         return err->code;
     show_ops(s, id, format, to, err);

@@ -311,8 +311,7 @@ mp_code mp_store_cell_record(mp_store *s, int64_t run, const char *key, mp_cell_
     if (!mp_db_prepare(
             s,
             "SELECT id, as_expected, budget IS NOT NULL, status, outcome, stage FROM cell "
-            "WHERE run = ? AND key = ? AND status NOT IN ('running', 'interrupted') ORDER BY id DESC "
-            "LIMIT 1",
+            "WHERE run = ? AND key = ? AND " MP_DB_FINISHED " ORDER BY id DESC LIMIT 1",
             &q, err) &&
         !mp_db_bind(s, q, err, "it", run, key) && !mp_db_step(s, q, &row, err) && row) {
         out->id = sqlite3_column_int64(q, 0);
