@@ -78,6 +78,7 @@ def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
     for row in table:
         row["of_own_fp32"] = fp32[row["op"], row["shape"]] / row["seconds"]
         row["gb_per_s"] = row["bytes"] / row["seconds"] / 1e9
+        row["gflop_per_s"] = row["flops"] / row["seconds"] / 1e9
     return table
 
 
@@ -185,17 +186,18 @@ def bench_runs(runs: list[Run], args: argparse.Namespace, env: dict[str, str]) -
 def show(rows: list[dict]) -> None:
     print(
         f"{'what':18} {'shape':24} {'dtype':5} {'ms':>11} {'torch ms':>11} {'ratio':>7} {'of fp32':>7}"
-        f" {'GB/s':>6} {'peak MiB':>9} {'torch':>6}"
+        f" {'GB/s':>6} {'GFLOP/s':>7} {'peak MiB':>9} {'torch':>6}"
     )
     for r in rows:
         torch = f"{r['torch'] * 1e3:11.3f}" if r["torch"] else f"{'-':>11}"
         ratio = f"{r['ratio']:7.2f}" if r["ratio"] else f"{'-':>7}"
         own = f"{r['of_own_fp32']:7.2f}" if r["of_own_fp32"] else f"{'-':>7}"
         moved = f"{r['gb_per_s']:6.1f}" if r.get("gb_per_s") else f"{'':6}"
+        rate = f"{r['gflop_per_s']:7.0f}" if r.get("gflop_per_s") else f"{'':7}"
         peak = "{:9.0f} {:6.0f}".format(*r["peak_mib"]) if r.get("peak_mib") else ""
         print(
             f"{r['op']:18} {r['shape']:24} {r['dtype']:5} {r['seconds'] * 1e3:11.3f} {torch} {ratio} {own}"
-            f" {moved} {peak}".rstrip()
+            f" {moved} {rate} {peak}".rstrip()
         )
 
 

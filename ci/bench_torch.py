@@ -101,6 +101,9 @@ BENCHES = [
     ("linear", "2x2240x13440", F.linear, [(2, 2240)], [(13440, 2240), (13440,)]),
     ("linear", "300x2304x2240", F.linear, [(300, 2304)], [(2240, 2304), (2240,)]),
     ("conv3x3", "64x64x128 to 128", conv(1), [(1, 128, 64, 64)], [(128, 128, 3, 3), (128,)]),
+    ("conv3x3", "256x256x128 to 128", conv(1), [(1, 128, 256, 256)], [(128, 128, 3, 3), (128,)]),
+    ("conv3x3", "128x128x256 to 256", conv(1), [(1, 256, 128, 128)], [(256, 256, 3, 3), (256,)]),
+    ("conv3x3", "64x64x512 to 512", conv(1), [(1, 512, 64, 64)], [(512, 512, 3, 3), (512,)]),
     ("conv3x3", "128x128x3 to 128", conv(1), [(1, 3, 128, 128)], [(128, 3, 3, 3), (128,)]),
     ("conv1x1", "64x64x256 to 512", conv(), [(1, 256, 64, 64)], [(512, 256, 1, 1), (512,)]),
     ("conv1x1 grouped", "32x32x1536, 48 groups", conv(groups=48), [(1, 1536, 32, 32)], [(1536, 32, 1, 1)]),
@@ -134,6 +137,13 @@ BENCHES = [
 ]
 
 
+WIDTHS = (1152, 1536, 2240, 5600, 8960)
+GRID = [
+    ("linear grid", f"{m}x{k}x{n}", F.linear, [(m, k)], [(n, k), (n,)])
+    for m in (1, 77, 1024, 4096) for k in WIDTHS for n in WIDTHS
+]  # fmt: skip
+
+
 def serve(run, **case) -> None:
     run()
     print(json.dumps(case), flush=True)
@@ -147,10 +157,10 @@ def main() -> None:
     torch.set_num_threads(int(sys.argv[1]))
     torch.manual_seed(0)
     wanted = sys.argv[2:]
-    for op, shape, run, inputs, parameters in BENCHES:
+    for op, shape, run, inputs, parameters in GRID if "linear grid" in wanted else BENCHES:
         if wanted and op not in wanted:
             continue
-        for name in (*DTYPES, *(["fp8"] if op == "linear" else [])):
+        for name in (*DTYPES, *(["fp8"] if run is F.linear else [])):
             dtype = DTYPES.get(name, torch.bfloat16)
             x = [(torch.rand(s) * 2 - 1).to(dtype) for s in inputs]
             p = [(torch.rand(s) * 2 - 1).to(dtype) for s in parameters]

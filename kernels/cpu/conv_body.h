@@ -1,9 +1,11 @@
 /* Convolution on channels-last pictures.  Included by kernels/cpu/isa.c only.
  *
- * Three forms.  Most are the product of gemm_body.h on a slab of rows of the picture, packed with
- * its padding: under each tap the same strip lies a little further on, so no patch is gathered.
- * Where strides, groups or few channels and pixels forbid that, the slab is one of patches.  A
- * depthwise convolution is a kernel of its own, a band of rows and a few channels at a time. */
+ * Three forms.  Most are a product whose rows are the picture's own pixels: rows of the picture are
+ * copied, with their padding, into a slab of words that all workers share, in which the channels
+ * under a row of taps lie together and the same under the next output pixel a little further on, so
+ * no patch is gathered; the weights are packed as the other operand.  Where groups or few channels
+ * forbid that, patches are gathered into the slab of gemm_body.h.  A depthwise convolution is a
+ * kernel of its own, a band of rows and a few channels at a time. */
 
 typedef struct conv_geometry {
     mp_tensor x;
@@ -124,149 +126,302 @@ static void conv_patches(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tens
         gemm(p, x, conv_weights(&p, w));
 }
 
-typedef struct conv_picture {
-    gemm_args p;
+/* Words of packed weights that are held at a time: as many strips of output channels as fit, or
+ * one.  Channels whose taps are put in order at a time. */
+enum { CONV_WEIGHTS = 1 << 22, CONV_BLOCK = 64 };
+
+typedef struct conv_job {
+    mp_ctx *c;
     const conv_geometry *v;
-    int64_t image, y, rows; /* of the output, in the slab */
-    int64_t across;         /* strips in a row */
-    int64_t words;          /* of a pixel's channels */
-    int64_t parts;          /* chunks of them */
-} conv_picture;
+    mp_tensor w, b, y;
+    bool pairs;
+    int64_t words, pixel; /* of a pixel's channels, and from pixel to pixel in the slab */
+    int64_t taps, run;    /* that lie together in the slab, and their words */
+    int64_t chunk, parts; /* most words multiplied at a time; chunks of a run */
+    float *slab, *weights;
+    int64_t row;                 /* words of a row of the slab */
+    int64_t image, y0, rows;     /* output rows that the slab serves */
+    int64_t strip0, strips;      /* strips of output channels whose weights are packed */
+    int64_t high, wide, columns; /* of a task: output rows, pixels of each, strips */
+    int64_t down, across, sides; /* tasks: in rows, pixels and strips */
+} conv_job;
 
-/* Columns of strips in an output row. */
-static int64_t conv_row_columns(int64_t width)
+static int64_t conv_strip_words(const conv_job *p)
 {
-    const int64_t last = width % PANEL_N;
-
-    return width - last + (last ? gemm_columns(last) : 0);
+    return p->v->kh * p->v->kw / p->taps * p->run * PANEL_N;
 }
 
-static gemm_strip picture_strip(const gemm_args *p, int64_t group, int64_t index)
+/* Pixels lie next to each other where that keeps a row of taps together: where pairs fill their
+ * chunks, and where neighbours are not so far apart that they share few sets of the cache. */
+static void conv_lay_out(conv_job *p)
 {
-    const conv_picture *m = p->form;
-    const int64_t r = index / m->across, x = index % m->across * PANEL_N;
+    const conv_geometry *v = p->v;
+    const int64_t depth = p->pairs ? 2 * PANEL_PAIR_DEPTH : 1, near = 512;
 
-    (void)group;
-    return (gemm_strip){.at = p->slab + r * m->words * p->ld + x,
-                        .row = (m->image * m->v->out_h + m->y + r) * m->v->out_w + x,
-                        .count = vec_min(PANEL_N, m->v->out_w - x)};
+    p->words = panel_k(p->pairs, v->c);
+    p->taps = PANEL_OVERLAP && v->c % depth == 0 && p->words % near ? v->kw : 1;
+    p->pixel = p->taps > 1 || p->words % near ? p->words : gemm_ld(p->words);
+    p->run = p->taps * p->words;
+    p->chunk = panel_up(gemm_even(p->run, GEMM_K), p->pairs ? PANEL_PAIR_DEPTH : 1);
+    p->parts = gemm_tiles(p->run, p->chunk);
+    p->row = (v->w + 2 * v->padding) * p->pixel;
 }
 
-static gemm_chunk picture_chunk(const gemm_args *p, int64_t index)
+/* Channels [c0, c0 + n) of an output channel's weights, [channels, taps] in memory, become the
+ * words of a row, [taps][words]. */
+static void conv_order_taps(const conv_job *p, int64_t o, int64_t c0, int64_t n, int64_t words,
+                            float *room, float *row)
 {
-    const conv_picture *m = p->form;
-    const conv_geometry *v = m->v;
-    const int64_t tap = index / m->parts, first = index % m->parts * p->chunk_k;
-    const int64_t below = tap / v->kw * m->words + panel_k(p->pairs, first);
+    const int64_t taps = p->v->kh * p->v->kw, at = (o * p->v->c + c0) * taps;
 
-    return (gemm_chunk){.from = tap * v->c + first,
-                        .k = vec_min(p->chunk_k, v->c - first),
-                        .at = below * p->ld + tap % v->kw};
+    panel_read(p->pairs, p->w.store,
+               (const char *)p->w.data + (size_t)at * mp_dtype_size(p->w.store), room, 0, n * taps);
+    for (int64_t t = 0; t < taps; t++, row += words) {
+        const panel_half *half = (const panel_half *)room + t;
+        panel_half *to = (panel_half *)row;
+        if (p->pairs)
+            for (int64_t i = 0; i < n; i++)
+                to[i] = half[i * taps];
+        else
+            for (int64_t i = 0; i < n; i++)
+                row[i] = room[i * taps + t];
+        panel_fill_up(p->pairs, row, words, 1, n, words);
+    }
 }
 
-/* Channels [first, first + k) of n pixels, `ld` words apart at `to`. */
-static void picture_turn(const conv_picture *m, int64_t pixel, int64_t n, int64_t first, int64_t k,
-                         float *rows, float *to)
+/* One strip of weights: [runs of taps][words][PANEL_N]. */
+static void conv_pack_task(void *arg, int64_t task, int worker)
 {
-    const gemm_args *p = &m->p;
-    const mp_tensor *x = &m->v->x;
-    const int64_t at = pixel * m->v->c + first;
+    const conv_job *p = arg;
+    const int64_t taps = p->v->kh * p->v->kw, first = (p->strip0 + task) * PANEL_N;
+    const int64_t count = vec_min(PANEL_N, p->w.dim[0] - first);
+    float *rows = mp_scratch(p->c, worker), *strip = p->weights + task * conv_strip_words(p);
 
-    panel_turn_rows(
-        p->pairs, x->store, (const char *)x->data + (size_t)at * mp_dtype_size(x->store), m->v->c,
-        n, panel_up(n, PANEL_TURN), k, rows, gemm_ld(panel_k(p->pairs, p->chunk_k)), to, p->ld);
+    for (int64_t c0 = 0; c0 < p->v->c; c0 += CONV_BLOCK) {
+        const int64_t n = vec_min(CONV_BLOCK, p->v->c - c0), words = panel_k(p->pairs, n);
+        const int64_t ld = gemm_ld(taps * words), at = panel_k(p->pairs, c0);
+        for (int64_t i = 0; i < count; i++)
+            conv_order_taps(p, first + i, c0, n, words, rows + PANEL_N * ld, rows + i * ld);
+        panel_clear(rows, ld, count, PANEL_N, taps * words);
+        for (int64_t t = 0; t < taps; t++)
+            panel_transpose(rows + t * words, ld, PANEL_N, words,
+                            strip + (t * p->words + at) * PANEL_N, PANEL_N);
+    }
 }
 
-/* One row of the picture, [words, ld], zero where there is no pixel. */
-static void picture_pack_task(void *arg, int64_t task, int worker)
+/* One row of the picture, zero where there is no pixel. */
+static void conv_copy_task(void *arg, int64_t task, int worker)
 {
-    const conv_picture *m = arg;
-    const gemm_args *p = &m->p;
-    const conv_geometry *v = m->v;
-    const int64_t y = m->y + task - v->padding, end = v->padding + v->w;
-    float *row = p->slab + task * m->words * p->ld;
+    const conv_job *p = arg;
+    const conv_geometry *v = p->v;
+    const int64_t y = p->y0 * v->stride + task - v->padding;
+    const size_t size = mp_dtype_size(v->x.store), side = (size_t)(v->padding * p->pixel);
+    const char *from =
+        (const char *)v->x.data + (size_t)((p->image * v->h + y) * v->w * v->c) * size;
+    float *row = p->slab + task * p->row, *to = row + side;
 
+    (void)worker;
     if (y < 0 || y >= v->h) {
-        memset(row, 0, (size_t)(m->words * p->ld) * sizeof *row);
+        memset(row, 0, (size_t)p->row * sizeof *row);
         return;
     }
-    for (int64_t x = 0; x < v->w; x += PANEL_N)
-        for (int64_t first = 0; first < v->c; first += p->chunk_k)
-            picture_turn(m, (m->image * v->h + y) * v->w + x, vec_min(PANEL_N, v->w - x), first,
-                         vec_min(p->chunk_k, v->c - first), mp_scratch(p->c, worker),
-                         row + panel_k(p->pairs, first) * p->ld + v->padding + x);
-    for (int64_t c = 0; c < m->words; c++) {
-        memset(row + c * p->ld, 0, (size_t)v->padding * sizeof *row);
-        memset(row + c * p->ld + end, 0, (size_t)(p->ld - end) * sizeof *row);
-    }
-}
-
-static void picture_cut(conv_picture *m)
-{
-    gemm_args *p = &m->p;
-    const conv_geometry *v = m->v;
-    const int64_t columns = conv_row_columns(v->out_w) + v->kw - 1;
-
-    gemm_cut_k(p, v->c);
-    m->parts = gemm_tiles(v->c, p->chunk_k);
-    m->words = panel_k(p->pairs, v->c);
-    m->across = gemm_tiles(v->out_w, PANEL_N);
-    p->chunks = v->kh * v->kw * m->parts;
-    p->strip = picture_strip;
-    p->chunk = picture_chunk;
-    p->form = m;
-    p->ld = gemm_ld(columns > v->padding + panel_up(v->w, PANEL_TURN)
-                        ? columns
-                        : v->padding + panel_up(v->w, PANEL_TURN));
-    const int64_t fit = GEMM_SLAB / (m->words * p->ld) - v->kh + 1;
-    m->rows = gemm_even(v->out_h, fit < 4 ? 4 : fit);
-}
-
-static void picture_slab(conv_picture *m)
-{
-    const int64_t rows = m->rows + m->v->kh - 1;
-
-    m->p.strips = m->rows * m->across;
-    gemm_share(m->p.c, rows * m->words * m->p.ld * GEMM_PACKED, rows, picture_pack_task, m);
-    gemm_slab(&m->p);
-}
-
-static void conv_whole(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
-{
-    conv_picture m = {.p = conv_args(c, v, w, b, 1, y), .v = v};
-
-    m.p.left = conv_weights(&m.p, w);
-    m.p.turned = true;
-    picture_cut(&m);
-    const int64_t rows = m.rows, words = (rows + v->kh - 1) * m.words * m.p.ld;
-    const int64_t room = PANEL_N * gemm_ld(panel_k(m.p.pairs, m.p.chunk_k));
-    m.p.slab = mp_scratch_shared(c, MP_SHARED_SLAB, (size_t)words * sizeof(float));
-    if (!m.p.slab || !mp_scratch_reserve(c, (size_t)room * sizeof(float)))
+    memset(row, 0, side * sizeof *row);
+    memset(to + v->w * p->pixel, 0, side * sizeof *row);
+    if (p->pixel * (p->pairs ? 2 : 1) == v->c) {
+        panel_read(p->pairs, v->x.store, from, to, 0, v->w * v->c);
         return;
-    for (m.image = 0; m.image < v->x.dim[0]; m.image++)
-        for (m.y = 0; m.y < v->out_h; m.y += rows) {
-            m.rows = vec_min(rows, v->out_h - m.y);
-            picture_slab(&m);
+    }
+    for (int64_t x = 0; x < v->w; x++)
+        panel_read(p->pairs, v->x.store, from + (size_t)(x * v->c) * size, to + x * p->pixel, 0,
+                   v->c);
+    panel_fill_up(p->pairs, to, p->pixel, v->w, v->c, p->pixel);
+}
+
+/* Words of a worker's scratch: sums [strips][high][wide][PANEL_N] and the bias. */
+static int64_t conv_sum_rows(const conv_job *p)
+{
+    return p->high * panel_m(p->pairs, p->wide);
+}
+
+static size_t conv_bytes(const conv_job *p)
+{
+    return (size_t)(p->columns * PANEL_N * (conv_sum_rows(p) + 1)) * sizeof(float);
+}
+
+typedef struct conv_tile {
+    int64_t y, x, strip;           /* y in the slab's output rows, strip in the packed ones */
+    int64_t high, wide, strips, m; /* m: wide, filled up */
+    float *sums;
+} conv_tile;
+
+static conv_tile conv_tile_of(const conv_job *p, int64_t task, float *sums)
+{
+    conv_tile t = {.strip = task % p->sides * p->columns,
+                   .x = task / p->sides % p->across * p->wide,
+                   .y = task / p->sides / p->across * p->high,
+                   .sums = sums};
+
+    t.strips = vec_min(p->columns, p->strips - t.strip);
+    t.wide = vec_min(p->wide, p->v->out_w - t.x);
+    t.high = vec_min(p->high, p->rows - t.y);
+    t.m = panel_m(p->pairs, t.wide);
+    return t;
+}
+
+/* One strip of sums, and the chunk of k that begins `part` chunks into a run of taps.  next: what
+ * is multiplied after it. */
+static void conv_multiply(const conv_job *p, const conv_tile *t, int64_t strip, int64_t run,
+                          int64_t part, const float *b, const float *next, bool add)
+{
+    const conv_geometry *v = p->v;
+    const int64_t k = vec_min(p->chunk, p->run - part * p->chunk);
+    const int64_t tap_y = run * p->taps / v->kw, tap_x = run * p->taps % v->kw;
+    const int64_t columns = gemm_columns(p->w.dim[0] - (p->strip0 + t->strip + strip) * PANEL_N);
+    const float *a = p->slab + (t->y * v->stride + tap_y) * p->row +
+                     (t->x * v->stride + tap_x) * p->pixel + part * p->chunk;
+    float *sums = t->sums + strip * t->high * t->m * PANEL_N;
+    panel_ahead ahead = panel_ask(p->pairs, next, t->high * t->m, k);
+
+    for (int64_t y = 0; y < t->high; y++, a += v->stride * p->row, sums += t->m * PANEL_N)
+        panel_strip(p->pairs, a, v->stride * p->pixel, b, t->m, columns, k, add, sums, PANEL_N,
+                    &ahead);
+}
+
+static void conv_store(const conv_job *p, const conv_tile *t, float *bias)
+{
+    const conv_geometry *v = p->v;
+    const int64_t first = (p->strip0 + t->strip) * PANEL_N, all = p->w.dim[0];
+    const int64_t count = vec_min(t->strips * PANEL_N, all - first);
+    const float *b = mp_given(p->b) ? vec_read(p->b, first, count, bias) : NULL;
+
+    for (int64_t y = 0; y < t->high; y++)
+        for (int64_t x = 0; x < t->wide; x++) {
+            const int64_t row = (p->image * v->out_h + p->y0 + t->y + y) * v->out_w + t->x + x;
+            for (int64_t j = 0; j < count; j += PANEL_N)
+                gemm_commit(p->c, p->y,
+                            t->sums + (j / PANEL_N * t->high * t->m + y * t->m + x) * PANEL_N,
+                            b ? b + j : NULL, row * all + first + j, vec_min(PANEL_N, count - j));
         }
 }
 
-/* Rows of the picture serve where they fill their strips and a tap has enough channels. */
-static bool conv_by_rows(const conv_geometry *v, int groups)
+static void conv_task(void *arg, int64_t task, int worker)
 {
-    return groups == 1 && v->stride == 1 && v->c >= 32 &&
-           4 * conv_row_columns(v->out_w) <= 5 * v->out_w;
+    const conv_job *p = arg;
+    float *room = mp_scratch(p->c, worker);
+    const conv_tile t = conv_tile_of(p, task, room);
+    const int64_t runs = p->v->kh * p->v->kw / p->taps, strip_words = conv_strip_words(p);
+    const float *weights = p->weights + t.strip * strip_words;
+
+    if (p->pairs)
+        panel_open();
+    for (int64_t part = 0; part < p->parts; part++)
+        for (int64_t run = 0; run < runs; run++) {
+            const float *b = weights + (run * p->run + part * p->chunk) * PANEL_N;
+            const float *after = run + 1 < runs ? b + p->run * PANEL_N
+                                                : weights + (part + 1) * p->chunk * PANEL_N;
+            for (int64_t s = 0; s < t.strips; s++)
+                conv_multiply(p, &t, s, run, part, b + s * strip_words,
+                              s + 1 < t.strips ? b + (s + 1) * strip_words : after,
+                              part + run > 0);
+        }
+    if (p->pairs)
+        panel_close();
+    conv_store(p, &t, room + p->columns * PANEL_N * conv_sum_rows(p));
+}
+
+/* Large enough to use each chunk of weights well, and enough of them to share out. */
+static void conv_cut(conv_job *p)
+{
+    const conv_geometry *v = p->v;
+    int64_t pixels = GEMM_ROWS;
+
+    p->columns = gemm_even(p->strips, GEMM_COLUMNS / PANEL_N);
+    p->sides = gemm_tiles(p->strips, p->columns);
+    while (pixels > GEMM_ROWS / 4 && p->sides * gemm_tiles(p->rows * v->out_w, pixels) < GEMM_TASKS)
+        pixels /= 2;
+    p->wide = vec_min(panel_up(gemm_even(v->out_w, pixels), panel_full_m(p->pairs)), v->out_w);
+    p->across = gemm_tiles(v->out_w, p->wide);
+    p->high = gemm_even(p->rows, p->wide < pixels ? pixels / p->wide : 1);
+    p->down = gemm_tiles(p->rows, p->high);
+}
+
+/* The rows of the picture that `rows` rows of the output need. */
+static int64_t conv_rows_in(const conv_geometry *v, int64_t rows)
+{
+    return (rows - 1) * v->stride + v->kh;
+}
+
+static void conv_slab(conv_job *p)
+{
+    const int64_t products = p->rows * p->v->out_w * conv_strip_words(p) * p->strips;
+    const int64_t rows = conv_rows_in(p->v, p->rows);
+
+    conv_cut(p);
+    if (!mp_scratch_reserve(p->c, conv_bytes(p)))
+        return;
+    gemm_share(p->c, rows * p->row, rows, conv_copy_task, p);
+    gemm_share(p->c, products, p->down * p->across * p->sides, conv_task, p);
+}
+
+/* What tiles read beyond the last row of the slab. */
+static int64_t conv_slack(const conv_job *p)
+{
+    return panel_m(p->pairs, 1) * p->v->stride * p->pixel;
+}
+
+static bool conv_reserve(conv_job *p, int64_t rows, int64_t strips)
+{
+    const int64_t taps = p->v->kh * p->v->kw, block = vec_min(CONV_BLOCK, p->v->c);
+    const int64_t words = conv_rows_in(p->v, rows) * p->row, slack = conv_slack(p);
+    const int64_t room = PANEL_N * gemm_ld(taps * panel_k(p->pairs, block)) + taps * block;
+
+    p->slab = mp_scratch_shared(p->c, MP_SHARED_SLAB, (size_t)(words + slack) * sizeof(float));
+    p->weights = mp_scratch_shared(p->c, MP_SHARED_WEIGHTS,
+                                   (size_t)(strips * conv_strip_words(p)) * sizeof(float));
+    if (!p->slab || !p->weights || !mp_scratch_reserve(p->c, (size_t)room * sizeof(float)))
+        return false;
+    memset(p->slab + words, 0, (size_t)slack * sizeof(float));
+    return true;
+}
+
+static void conv_rows(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
+{
+    conv_job p = {.c = c, .v = v, .w = w, .b = b, .y = y, .pairs = gemm_pairs(v->x, w, y)};
+    const int64_t all = gemm_tiles(w.dim[0], PANEL_N);
+
+    conv_lay_out(&p);
+    const int64_t held = CONV_WEIGHTS / conv_strip_words(&p);
+    const int64_t strips = gemm_even(all, held < 1 ? 1 : held);
+    const int64_t fit = (GEMM_SLAB / p.row - v->kh) / v->stride + 1;
+    const int64_t rows = gemm_even(v->out_h, fit < 4 ? 4 : fit);
+    if (!conv_reserve(&p, rows, strips))
+        return;
+    for (; p.strip0 < all && !mp_failed(c); p.strip0 += p.strips) {
+        p.strips = vec_min(strips, all - p.strip0);
+        gemm_share(c, p.strips * conv_strip_words(&p) * GEMM_PACKED, p.strips, conv_pack_task, &p);
+        for (p.image = 0; p.image < v->x.dim[0]; p.image++)
+            for (p.y0 = 0; p.y0 < v->out_h && !mp_failed(c); p.y0 += rows) {
+                p.rows = vec_min(rows, v->out_h - p.y0);
+                conv_slab(&p);
+            }
+    }
+}
+
+/* Pixels serve as rows where taps have enough channels and rows fill the tiles of pairs. */
+static bool conv_by_rows(const conv_geometry *v, int groups, bool pairs)
+{
+    return groups == 1 && v->c >= 32 && 4 * panel_m(pairs, v->out_w) <= 5 * v->out_w;
 }
 
 static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
-    const mp_tensor packed = pack_weights(c, w);
-
-    if (mp_failed(c))
+    if (conv_by_rows(v, groups, gemm_pairs(v->x, w, y))) {
+        conv_rows(c, v, w, b, y);
         return;
-    if (conv_by_rows(v, groups))
-        conv_whole(c, v, packed, b, y);
-    else
+    }
+    const mp_tensor packed = pack_weights(c, w);
+    if (!mp_failed(c))
         conv_patches(c, v, packed, b, groups, y);
 }
 

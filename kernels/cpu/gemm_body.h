@@ -17,8 +17,6 @@ enum {
     GEMM_PACKED = 32      /* products that packing a word is worth */
 };
 
-typedef struct gemm_args gemm_args;
-
 /* x or W: rows of k values, or what can be read as such. */
 typedef struct gemm_operand {
     mp_tensor t;
@@ -41,22 +39,20 @@ typedef struct gemm_chunk {
     int64_t from, k, at;
 } gemm_chunk;
 
-struct gemm_args {
+typedef struct gemm_args {
     mp_ctx *c;
     mp_tensor bias, y; /* y: rows of y_stride values, group g from column g * n on */
     int64_t n, k, groups, y_stride;
-    bool pairs;        /* words of two bf16 */
-    gemm_operand left; /* the one that is not packed */
-    bool turned;       /* it is W: its rows are y's columns */
+    bool pairs;               /* words of two bf16 */
+    gemm_operand left, right; /* the one that is not packed, and the packed one */
+    bool turned;              /* left is W: its rows are y's columns */
     float *slab;
-    int64_t strips; /* of a group in the slab */
-    gemm_strip (*strip)(const gemm_args *p, int64_t group, int64_t index);
-    int64_t ld; /* of a strip: words between neighbours in k */
-    gemm_chunk (*chunk)(const gemm_args *p, int64_t index);
+    int64_t words;                                              /* of k, packed */
+    int64_t row, end;                                           /* of right, in the slab */
+    int64_t strips;                                             /* of a group in the slab */
     int64_t chunks, chunk_k;                                    /* and the most values in one */
-    const void *form;                                           /* what strip and chunk go by */
     int64_t task_rows, task_strips, blocks_rows, blocks_strips; /* of a task; tasks of a group */
-};
+} gemm_args;
 
 static int64_t gemm_tiles(int64_t extent, int64_t limit)
 {
@@ -141,22 +137,37 @@ static const float *gemm_left(const gemm_args *p, const gemm_room *r, int64_t gr
     return r->left;
 }
 
+static gemm_strip gemm_strip_at(const gemm_args *p, int64_t group, int64_t index)
+{
+    const int64_t row = p->row + index * PANEL_N;
+
+    return (gemm_strip){.at = p->slab + (group * p->strips + index) * p->words * PANEL_N,
+                        .row = row,
+                        .count = vec_min(PANEL_N, p->end - row)};
+}
+
+static gemm_chunk gemm_chunk_at(const gemm_args *p, int64_t index)
+{
+    const int64_t from = index * p->chunk_k;
+
+    return (gemm_chunk){.from = from,
+                        .k = vec_min(p->chunk_k, p->k - from),
+                        .at = panel_k(p->pairs, from) * PANEL_N};
+}
+
 static int64_t gemm_columns(int64_t count)
 {
     return count > PANEL_HALF ? PANEL_N : PANEL_HALF;
 }
 
-/* Adds the bias to n sums of one row of y and rounds them into place. */
-static void gemm_commit(const gemm_args *p, float *sums, const float *bias, int64_t row,
-                        int64_t column, int64_t n)
+/* Adds the bias to n sums and rounds them into y from its at-th value on. */
+static void gemm_commit(const mp_ctx *c, mp_tensor y, float *sums, const float *bias, int64_t at,
+                        int64_t n)
 {
-    const int64_t at = row * p->y_stride + column;
-
     if (bias)
         for (int64_t j = 0; j < n; j++)
             sums[j] += bias[j];
-    vec_narrow(p->y.store, p->c->e4m3, sums,
-               (char *)p->y.data + (size_t)at * mp_dtype_size(p->y.store), n);
+    vec_narrow(y.store, c->e4m3, sums, (char *)y.data + (size_t)at * mp_dtype_size(y.store), n);
 }
 
 /* The bias of n columns, or NULL. */
@@ -169,14 +180,16 @@ static const float *gemm_bias(const gemm_args *p, const gemm_room *r, int64_t co
 static void gemm_store(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
                        int64_t n, int64_t s0, int64_t strips)
 {
-    const gemm_strip first = p->strip(p, group, s0), last = p->strip(p, group, s0 + strips - 1);
+    const gemm_strip first = gemm_strip_at(p, group, s0),
+                     last = gemm_strip_at(p, group, s0 + strips - 1);
     const int64_t column = group * p->n + first.row, columns = last.row + last.count - first.row;
     const float *bias = gemm_bias(p, r, column, columns);
 
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < columns; j += PANEL_N)
-            gemm_commit(p, r->sums + (j / PANEL_N * r->rows + i) * PANEL_N, bias ? bias + j : NULL,
-                        row + i, column + j, vec_min(PANEL_N, columns - j));
+            gemm_commit(p->c, p->y, r->sums + (j / PANEL_N * r->rows + i) * PANEL_N,
+                        bias ? bias + j : NULL, (row + i) * p->y_stride + column + j,
+                        vec_min(PANEL_N, columns - j));
 }
 
 /* A strip of sums is PANEL_N rows of y, turned; its columns are n rows of W from `row` on. */
@@ -187,12 +200,13 @@ static void gemm_store_turned(const gemm_args *p, const gemm_room *r, int64_t gr
     const float *bias = gemm_bias(p, r, column, n);
 
     for (int64_t s = 0; s < strips; s++) {
-        const gemm_strip strip = p->strip(p, group, s0 + s);
+        const gemm_strip strip = gemm_strip_at(p, group, s0 + s);
         for (int64_t i = 0; i < strip.count; i++) {
             if (i % PANEL_TURN == 0)
                 panel_transpose(r->sums + s * r->rows * PANEL_N + i, PANEL_N,
                                 panel_up(n, PANEL_TURN), PANEL_TURN, r->turned, r->rows);
-            gemm_commit(p, r->turned + i % PANEL_TURN * r->rows, bias, strip.row + i, column, n);
+            gemm_commit(p->c, p->y, r->turned + i % PANEL_TURN * r->rows, bias,
+                        (strip.row + i) * p->y_stride + column, n);
         }
     }
 }
@@ -204,20 +218,26 @@ static void gemm_task(void *arg, int64_t task, int worker)
     const int64_t row = task % blocks / p->blocks_strips * p->task_rows;
     const int64_t n = vec_min(p->task_rows, p->left.rows - row);
     const int64_t s0 = task % p->blocks_strips * p->task_strips;
-    const int64_t strips = vec_min(p->task_strips, p->strips - s0);
+    const int64_t strips = vec_min(p->task_strips, p->strips - s0), m = panel_m(p->pairs, n);
     const gemm_room r = gemm_place(p, mp_scratch(p->c, worker));
+
+    const float *first = gemm_strip_at(p, group, s0).at;
 
     if (p->pairs)
         panel_open();
     for (int64_t i = 0; i < p->chunks; i++) {
-        const gemm_chunk c = p->chunk(p, i);
+        const gemm_chunk c = gemm_chunk_at(p, i);
         int64_t ld;
         const float *left = gemm_left(p, &r, group, row, n, &c, &ld);
         for (int64_t s = 0; s < strips; s++) {
-            const gemm_strip strip = p->strip(p, group, s0 + s);
-            panel_strip(p->pairs, left, ld, strip.at + c.at, p->ld, panel_m(p->pairs, n),
-                        gemm_columns(strip.count), panel_k(p->pairs, c.k), i > 0,
-                        r.sums + s * r.rows * PANEL_N, PANEL_N);
+            const gemm_strip strip = gemm_strip_at(p, group, s0 + s);
+            const float *at = strip.at + c.at;
+            const float *next =
+                s + 1 < strips ? at + p->words * PANEL_N : first + gemm_chunk_at(p, i + 1).at;
+            panel_ahead ahead = panel_ask(p->pairs, next, m, panel_k(p->pairs, c.k));
+            panel_strip(p->pairs, left, ld, at, m, gemm_columns(strip.count),
+                        panel_k(p->pairs, c.k), i > 0, r.sums + s * r.rows * PANEL_N, PANEL_N,
+                        &ahead);
         }
     }
     if (p->pairs)
@@ -276,62 +296,36 @@ static void gemm_empty_sum(const gemm_args *p)
     }
 }
 
-/* A product of two matrices: the packed one, and which of its rows are in the slab. */
-typedef struct gemm_matrices {
-    gemm_args p;
-    gemm_operand right;
-    int64_t row, end;
-    int64_t words; /* of k */
-} gemm_matrices;
-
-static gemm_strip matrix_strip(const gemm_args *p, int64_t group, int64_t index)
+static void gemm_pack_task(void *arg, int64_t task, int worker)
 {
-    const gemm_matrices *m = p->form;
-    const int64_t row = m->row + index * PANEL_N;
-
-    return (gemm_strip){.at = p->slab + (group * p->strips + index) * m->words * PANEL_N,
-                        .row = row,
-                        .count = vec_min(PANEL_N, m->end - row)};
-}
-
-static gemm_chunk matrix_chunk(const gemm_args *p, int64_t index)
-{
-    const int64_t from = index * p->chunk_k;
-
-    return (gemm_chunk){.from = from,
-                        .k = vec_min(p->chunk_k, p->k - from),
-                        .at = panel_k(p->pairs, from) * PANEL_N};
-}
-
-static void matrix_pack_task(void *arg, int64_t task, int worker)
-{
-    const gemm_matrices *m = arg;
-    const gemm_args *p = &m->p;
+    const gemm_args *p = arg;
+    const gemm_operand *o = &p->right;
     const int64_t group = task / p->strips, index = task % p->strips;
-    const gemm_strip s = matrix_strip(p, group, index);
+    const gemm_strip s = gemm_strip_at(p, group, index);
     const int64_t ld = gemm_ld(panel_k(p->pairs, p->chunk_k));
-    float *rows = mp_scratch(p->c, worker), *to = p->slab + task * m->words * PANEL_N;
+    float *rows = mp_scratch(p->c, worker), *to = p->slab + task * p->words * PANEL_N;
 
     for (int64_t i = 0; i < p->chunks; i++) {
-        const gemm_chunk c = matrix_chunk(p, i);
+        const gemm_chunk c = gemm_chunk_at(p, i);
         const int64_t words = panel_k(p->pairs, c.k);
-        if (!m->right.read) {
-            panel_turn_rows(p->pairs, m->right.t.store, gemm_at(&m->right, group, s.row, c.from),
-                            m->right.stride, s.count, PANEL_N, c.k, rows, ld, to + c.at, PANEL_N);
+        if (!o->read) {
+            panel_turn_rows(p->pairs, o->t.store, gemm_at(o, group, s.row, c.from), o->stride,
+                            s.count, PANEL_N, c.k, rows, ld, to + c.at, PANEL_N);
             continue;
         }
-        gemm_read(p, &m->right, group, s.row, s.count, &c, rows, ld);
+        gemm_read(p, o, group, s.row, s.count, &c, rows, ld);
         panel_clear(rows, ld, s.count, PANEL_N, words);
         panel_transpose(rows, ld, PANEL_N, words, to + c.at, PANEL_N);
     }
 }
 
 /* Chunks of k, a multiple of what pairs go by, but for the last. */
-static void gemm_cut_k(gemm_args *p, int64_t k)
+static void gemm_cut_k(gemm_args *p)
 {
-    p->chunk_k = gemm_even(k, p->pairs ? 2 * GEMM_K : GEMM_K);
+    p->chunk_k = gemm_even(p->k, p->pairs ? 2 * GEMM_K : GEMM_K);
     if (p->pairs)
         p->chunk_k = panel_up(p->chunk_k, 2 * PANEL_PAIR_DEPTH);
+    p->chunks = gemm_tiles(p->k, p->chunk_k);
 }
 
 /* Packing reads and writes each word; turned sums are read and written once more. */
@@ -343,33 +337,26 @@ static bool gemm_packs_x(int64_t m, int64_t n, int64_t k)
 /* y and the rest of p are set; x and w become left and right. */
 static void gemm(gemm_args p, gemm_operand x, gemm_operand w)
 {
-    gemm_matrices m = {.p = p, .words = panel_k(p.pairs, p.k)};
-    gemm_args *q = &m.p;
+    p.turned = gemm_packs_x(x.rows, w.rows, p.k);
+    p.left = p.turned ? w : x;
+    p.right = p.turned ? x : w;
+    p.words = panel_k(p.pairs, p.k);
+    gemm_cut_k(&p);
 
-    q->turned = gemm_packs_x(x.rows, w.rows, p.k);
-    q->left = q->turned ? w : x;
-    m.right = q->turned ? x : w;
-    gemm_cut_k(q, p.k);
-    q->chunks = gemm_tiles(p.k, q->chunk_k);
-    q->strip = matrix_strip;
-    q->chunk = matrix_chunk;
-    q->ld = PANEL_N;
-    q->form = &m;
-
-    const int64_t row_words = p.groups * m.words, fit = GEMM_SLAB / row_words;
+    const int64_t row_words = p.groups * p.words, fit = GEMM_SLAB / row_words;
     const int64_t slab =
-        panel_up(gemm_even(m.right.rows, fit < GEMM_ROWS ? GEMM_ROWS : fit), PANEL_N);
-    q->slab = mp_scratch_shared(p.c, MP_SHARED_SLAB, (size_t)(slab * row_words) * sizeof(float));
-    if (!q->slab ||
-        !mp_scratch_reserve(p.c, (size_t)(PANEL_N * gemm_ld(panel_k(p.pairs, q->chunk_k))) *
+        panel_up(gemm_even(p.right.rows, fit < GEMM_ROWS ? GEMM_ROWS : fit), PANEL_N);
+    p.slab = mp_scratch_shared(p.c, MP_SHARED_SLAB, (size_t)(slab * row_words) * sizeof(float));
+    if (!p.slab ||
+        !mp_scratch_reserve(p.c, (size_t)(PANEL_N * gemm_ld(panel_k(p.pairs, p.chunk_k))) *
                                      sizeof(float)))
         return;
-    for (; m.row < m.right.rows && !mp_failed(p.c); m.row = m.end) {
-        m.end = vec_min(m.right.rows, m.row + slab);
-        q->strips = gemm_tiles(m.end - m.row, PANEL_N);
-        gemm_share(p.c, q->strips * PANEL_N * row_words * GEMM_PACKED, p.groups * q->strips,
-                   matrix_pack_task, &m);
-        gemm_slab(q);
+    for (; p.row < p.right.rows && !mp_failed(p.c); p.row = p.end) {
+        p.end = vec_min(p.right.rows, p.row + slab);
+        p.strips = gemm_tiles(p.end - p.row, PANEL_N);
+        gemm_share(p.c, p.strips * PANEL_N * row_words * GEMM_PACKED, p.groups * p.strips,
+                   gemm_pack_task, &p);
+        gemm_slab(&p);
     }
 }
 

@@ -91,9 +91,19 @@ static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
 
 #endif
 
+/* The strip that is multiplied next, and how many lines of it the CPU is asked for with each block
+ * of rows: the CPU's own prefetching, which goes by what was read last, does not know of it. */
+typedef struct panel_ahead {
+    const char *at;
+    int64_t lines;
+} panel_ahead;
+
+enum { PANEL_LINE = 64 };
+
 #if defined(__AVX2__)
 
-enum { PANEL_N = 2 * PANEL_LANES, PANEL_HALF = PANEL_LANES };
+/* PANEL_OVERLAP: rows of a may be nearer to one another than they are long. */
+enum { PANEL_N = 2 * PANEL_LANES, PANEL_HALF = PANEL_LANES, PANEL_OVERLAP = true };
 
 #if defined(__AVX512BF16__)
 
@@ -117,9 +127,11 @@ static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
 
 /* rows x (vecs * PANEL_LANES) of y, the sums in registers; rows and vecs are constants. */
 static inline __attribute__((always_inline)) void
-panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
-            int64_t ldb, int64_t k, bool add, float *y, int64_t ldy)
+panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t k,
+            bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
+    const char *next = ahead->at;
+    const int64_t lines = ahead->lines;
     panel_vec sum[PANEL_ROWS][2];
 
 #pragma GCC unroll 16
@@ -127,7 +139,9 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++)
             sum[r][v] = panel_fill(0.0f);
-    for (int64_t p = 0; p < k; p++, b += ldb) {
+    for (int64_t p = 0; p < k; p++, b += PANEL_N) {
+        if (p < lines)
+            __builtin_prefetch(next + p * PANEL_LINE, 0, 2);
         const panel_vec b0 = panel_load(b), b1 = vecs == 2 ? panel_load(b + PANEL_LANES) : b0;
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
@@ -145,45 +159,46 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
                 sum[r][v] += panel_load(y + v * PANEL_LANES);
             panel_store(y + v * PANEL_LANES, sum[r][v]);
         }
+    ahead->at = next + lines * PANEL_LINE;
 }
 
 /* As many rows as go in blocks of `rows`; their number. */
 static inline __attribute__((always_inline)) int64_t
-panel_blocks(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
-             int64_t ldb, int64_t m, int64_t k, bool add, float *y, int64_t ldy)
+panel_blocks(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t m,
+             int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
     int64_t i = 0;
 
     for (; i + rows <= m; i += rows)
-        panel_block(pairs, rows, vecs, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+        panel_block(pairs, rows, vecs, a + i * lda, lda, b, k, add, y + i * ldy, ldy, ahead);
     return i;
 }
 
 static inline __attribute__((always_inline)) void panel_rows(bool pairs, int vecs, const float *a,
-                                                             int64_t lda, const float *b,
-                                                             int64_t ldb, int64_t m, int64_t k,
-                                                             bool add, float *y, int64_t ldy)
+                                                             int64_t lda, const float *b, int64_t m,
+                                                             int64_t k, bool add, float *y,
+                                                             int64_t ldy, panel_ahead *ahead)
 {
-    int64_t i = panel_blocks(pairs, PANEL_ROWS, vecs, a, lda, b, ldb, m, k, add, y, ldy);
+    int64_t i = panel_blocks(pairs, PANEL_ROWS, vecs, a, lda, b, m, k, add, y, ldy, ahead);
 
-    i += panel_blocks(pairs, 4, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy);
-    panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy);
+    i += panel_blocks(pairs, 4, vecs, a + i * lda, lda, b, m - i, k, add, y + i * ldy, ldy, ahead);
+    panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, m - i, k, add, y + i * ldy, ldy, ahead);
 }
 
 static inline __attribute__((always_inline)) void
-panel_vectors(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
-              int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+panel_vectors(bool pairs, const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
+              int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
     if (columns == PANEL_N)
-        panel_rows(pairs, 2, a, lda, b, ldb, m, k, add, y, ldy);
+        panel_rows(pairs, 2, a, lda, b, m, k, add, y, ldy, ahead);
     else
-        panel_rows(pairs, 1, a, lda, b, ldb, m, k, add, y, ldy);
+        panel_rows(pairs, 1, a, lda, b, m, k, add, y, ldy, ahead);
 }
 
-static void panel_floats(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
-                         int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+static void panel_floats(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
+                         int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
-    panel_vectors(false, a, lda, b, ldb, m, columns, k, add, y, ldy);
+    panel_vectors(false, a, lda, b, m, columns, k, add, y, ldy, ahead);
 }
 
 #if defined(__AMX_BF16__)
@@ -212,10 +227,10 @@ static void panel_close(void)
 /* rows and columns: 16 or 32, constants. */
 static inline __attribute__((always_inline)) void panel_tiles(int rows, int columns, const float *a,
                                                               int64_t lda, const float *b,
-                                                              int64_t ldb, int64_t k, bool add,
-                                                              float *y, int64_t ldy)
+                                                              int64_t k, bool add, float *y,
+                                                              int64_t ldy)
 {
-    const size_t a_row = (size_t)lda * sizeof *a, b_row = (size_t)ldb * sizeof *b;
+    const size_t a_row = (size_t)lda * sizeof *a, b_row = PANEL_N * sizeof *b;
     const size_t y_row = (size_t)ldy * sizeof *y;
     const bool wide = columns == 32, tall = rows == 32;
     float *low = y + 16 * ldy;
@@ -235,10 +250,10 @@ static inline __attribute__((always_inline)) void panel_tiles(int rows, int colu
     }
     for (int64_t p = 0; p < k; p += PANEL_PAIR_DEPTH) {
         _tile_loadd(4, a + p, a_row);
-        _tile_loadd(6, b + p * ldb, b_row);
+        _tile_loadd(6, b + p * PANEL_N, b_row);
         _tile_dpbf16ps(0, 4, 6);
         if (wide) {
-            _tile_loadd(7, b + p * ldb + 16, b_row);
+            _tile_loadd(7, b + p * PANEL_N + 16, b_row);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (tall) {
@@ -259,24 +274,25 @@ static inline __attribute__((always_inline)) void panel_tiles(int rows, int colu
 
 static inline __attribute__((always_inline)) void panel_tile_rows(int columns, const float *a,
                                                                   int64_t lda, const float *b,
-                                                                  int64_t ldb, int64_t m, int64_t k,
-                                                                  bool add, float *y, int64_t ldy)
+                                                                  int64_t m, int64_t k, bool add,
+                                                                  float *y, int64_t ldy)
 {
     int64_t i = 0;
 
     for (; i + 32 <= m; i += 32)
-        panel_tiles(32, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+        panel_tiles(32, columns, a + i * lda, lda, b, k, add, y + i * ldy, ldy);
     if (i < m)
-        panel_tiles(16, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
+        panel_tiles(16, columns, a + i * lda, lda, b, k, add, y + i * ldy, ldy);
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
-                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
+                        int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
+    (void)ahead; /* no gain was measured */
     if (columns == PANEL_N)
-        panel_tile_rows(32, a, lda, b, ldb, m, k, add, y, ldy);
+        panel_tile_rows(32, a, lda, b, m, k, add, y, ldy);
     else
-        panel_tile_rows(16, a, lda, b, ldb, m, k, add, y, ldy);
+        panel_tile_rows(16, a, lda, b, m, k, add, y, ldy);
 }
 
 #else
@@ -291,19 +307,20 @@ static void panel_close(void)
 {
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
-                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
+                        int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
-    panel_vectors(true, a, lda, b, ldb, m, columns, k, add, y, ldy);
+    panel_vectors(true, a, lda, b, m, columns, k, add, y, ldy, ahead);
 }
 
 #endif
 
-/* One strip of b, its rows ldb words apart: PANEL_N or PANEL_HALF columns of y. */
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
-                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+/* One strip of b: PANEL_N or PANEL_HALF columns of y. */
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+                        panel_ahead *ahead)
 {
-    (pairs ? panel_pairs : panel_floats)(a, lda, b, ldb, m, columns, k, add, y, ldy);
+    (pairs ? panel_pairs : panel_floats)(a, lda, b, m, columns, k, add, y, ldy, ahead);
 }
 
 #else
@@ -312,6 +329,7 @@ static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b,
 enum {
     PANEL_N = 16,
     PANEL_HALF = PANEL_N,
+    PANEL_OVERLAP = false,
     PANEL_ROWS = 16,
     PANEL_PAIRS = false,
     PANEL_PAIR_ROWS = 1,
@@ -327,12 +345,13 @@ static void panel_close(void)
 {
 }
 
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
-                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy)
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+                        panel_ahead *ahead)
 {
-    (void)pairs;
+    (void)pairs, (void)ahead;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)columns, (int)k, 1.0f, a,
-                (int)lda, b, (int)ldb, add ? 1.0f : 0.0f, y, (int)ldy);
+                (int)lda, b, PANEL_N, add ? 1.0f : 0.0f, y, (int)ldy);
 }
 
 #endif
@@ -364,6 +383,15 @@ static int64_t panel_k(bool pairs, int64_t values)
     return pairs ? panel_up((values + 1) / 2, PANEL_PAIR_DEPTH) : values;
 }
 
+/* `next`, of k words for each column, is asked for while m rows are multiplied. */
+static panel_ahead panel_ask(bool pairs, const float *next, int64_t m, int64_t k)
+{
+    const int64_t blocks = panel_up(m, panel_full_m(pairs)) / panel_full_m(pairs);
+    const int64_t lines = k * PANEL_N * (int64_t)sizeof *next / PANEL_LINE;
+
+    return (panel_ahead){(const char *)next, panel_up(lines, blocks) / blocks};
+}
+
 /* m, n, k: multiples as above. */
 static void panel_product(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
                           int64_t n, int64_t k, bool add, float *y, int64_t ldy)
@@ -371,7 +399,7 @@ static void panel_product(bool pairs, const float *a, int64_t lda, const float *
     if (pairs)
         panel_open();
     for (int64_t j = 0; j < n; j += PANEL_N)
-        panel_strip(pairs, a, lda, b + j * k, PANEL_N, m, PANEL_N, k, add, y + j, ldy);
+        panel_strip(pairs, a, lda, b + j * k, m, PANEL_N, k, add, y + j, ldy, &(panel_ahead){0});
     if (pairs)
         panel_close();
 }

@@ -4,9 +4,12 @@
  *     bench_ops THREADS [OP]
  *
  * prints one JSON line for each op (or for that one), shape and dtype: {"op", "dtype", "shape",
- * "bytes"}, bytes being the size of operands and result: "copy" shows how fast the memory moves
- * them.  Then a line "run" on stdin runs it and has the seconds printed; "next" goes on.  dtype
- * "fp8" is a weight stored as fp8_e4m3 in a module that computes in bf16. */
+ * "bytes", "flops"}, as an observer hears of them: bytes of operands and result, multiplications
+ * and additions of products.  "copy" shows how fast the memory moves bytes.  "linear grid" is run
+ * only where it is named: rows of tokens by the widths of real models.  Then a line "run" on stdin
+ * runs it and has the seconds printed; "next" goes on.  dtype "fp8" is a weight stored as fp8_e4m3
+ * in a module that computes in bf16. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +162,21 @@ static const bench benches[] = {
      .shape = "64x64x128 to 128",
      .run = conv,
      .operand = {X(1, 64, 64, 128), W(128, 128, 3, 3), W(128)},
+     .padding = 1},
+    {.op = "conv3x3",
+     .shape = "256x256x128 to 128",
+     .run = conv,
+     .operand = {X(1, 256, 256, 128), W(128, 128, 3, 3), W(128)},
+     .padding = 1},
+    {.op = "conv3x3",
+     .shape = "128x128x256 to 256",
+     .run = conv,
+     .operand = {X(1, 128, 128, 256), W(256, 256, 3, 3), W(256)},
+     .padding = 1},
+    {.op = "conv3x3",
+     .shape = "64x64x512 to 512",
+     .run = conv,
+     .operand = {X(1, 64, 64, 512), W(512, 512, 3, 3), W(512)},
      .padding = 1},
     {.op = "conv3x3",
      .shape = "128x128x3 to 128",
@@ -315,27 +333,38 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* bytes: of the result. */
-/* Seconds of one run; *bytes of its result. */
-static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t, size_t *bytes)
+/* Seconds of one run. */
+static double seconds_of(mp_ctx *c, const bench *b, const mp_tensor *t)
 {
     const mp_mark mark = mp_open(c);
     const double before = now();
-    const mp_tensor y = b->run(c, b, t);
+    b->run(c, b, t);
     const double took = now() - before;
 
     if (mp_failed(c))
         die(mp_ctx_error(c)->text);
-    *bytes = mp_nbytes(y);
     mp_drop(c, mark);
     return took;
+}
+
+typedef struct work {
+    uint64_t bytes, flops;
+} work;
+
+static void hear(void *user, const mp_op_event *e)
+{
+    work *w = user;
+
+    w->bytes += e->bytes;
+    w->flops += e->flops;
 }
 
 static void serve(mp_ctx *c, const bench *b, const struct mode *m)
 {
     const mp_mark mark = mp_open(c);
     mp_tensor t[MAX_OPERANDS];
-    size_t read = 0, written;
+    work w = {0};
+    const mp_observer ear = {.output = hear, .user = &w};
     char line[16];
 
     for (int i = 0; i < MAX_OPERANDS; i++) {
@@ -343,17 +372,43 @@ static void serve(mp_ctx *c, const bench *b, const struct mode *m)
         t[i] = b->operand[i].rank
                    ? operand(c, store, m->dtype, b->operand[i].rank, b->operand[i].dim)
                    : MP_NONE;
-        read += mp_given(t[i]) ? mp_nbytes(t[i]) : 0;
     }
-    seconds_of(c, b, t, &written); /* scratch is there, and the weights are read, from now on */
-    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"bytes\": %zu}\n", b->op,
-           m->name, b->shape, read + written);
+    mp_observe(c, ear);
+    seconds_of(c, b, t); /* scratch is there, and the weights are read, from now on */
+    mp_unobserve(c, ear);
+    printf("{\"op\": \"%s\", \"dtype\": \"%s\", \"shape\": \"%s\", \"bytes\": %" PRIu64
+           ", \"flops\": %" PRIu64 "}\n",
+           b->op, m->name, b->shape, w.bytes, w.flops);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin) && !strcmp(line, "run\n")) {
-        printf("%.9f\n", seconds_of(c, b, t, &written));
+        printf("%.9f\n", seconds_of(c, b, t));
         fflush(stdout);
     }
     mp_drop(c, mark);
+}
+
+static void serve_all(mp_ctx *c, const bench *b)
+{
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
+        if (modes[m].store == modes[m].dtype || b->run == linear)
+            serve(c, b, &modes[m]);
+}
+
+static void serve_grid(mp_ctx *c)
+{
+    static const int64_t rows[] = {1, 77, 1024, 4096}, widths[] = {1152, 1536, 2240, 5600, 8960};
+    enum { ROWS = sizeof rows / sizeof *rows, WIDTHS = sizeof widths / sizeof *widths };
+
+    for (int i = 0; i < ROWS * WIDTHS * WIDTHS; i++) {
+        const int64_t m = rows[i / (WIDTHS * WIDTHS)], k = widths[i / WIDTHS % WIDTHS];
+        const int64_t n = widths[i % WIDTHS];
+        char shape[64];
+        snprintf(shape, sizeof shape, "%" PRId64 "x%" PRId64 "x%" PRId64, m, k, n);
+        serve_all(c, &(bench){.op = "linear grid",
+                              .shape = shape,
+                              .run = linear,
+                              .operand = {X(m, k), W(n, k), W(n)}});
+    }
 }
 
 int main(int argc, char **argv)
@@ -365,10 +420,10 @@ int main(int argc, char **argv)
 
     if (mp_device_open(&o, &c, &err))
         die(err.text);
+    if (argc > 2 && !strcmp(argv[2], "linear grid"))
+        serve_grid(c);
     for (size_t i = 0; i < sizeof benches / sizeof *benches; i++)
-        for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
-            if ((modes[m].store == modes[m].dtype || benches[i].run == linear) &&
-                (argc < 3 || !strcmp(argv[2], benches[i].op)))
-                serve(c, &benches[i], &modes[m]);
+        if (argc < 3 || !strcmp(argv[2], benches[i].op))
+            serve_all(c, &benches[i]);
     mp_device_close(c);
 }
