@@ -176,37 +176,75 @@ static const float *gemm_bias(const gemm_args *p, const gemm_room *r, int64_t co
     return mp_given(p->bias) ? vec_read(p->bias, column, n, r->bias) : NULL;
 }
 
-/* A strip of sums is a few whole columns of y's rows: n rows of x from `row` on. */
-static void gemm_store(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
-                       int64_t n, int64_t s0, int64_t strips)
+/* A block of rows of left and some strips. */
+typedef struct gemm_tile {
+    int64_t group, row, n, m; /* m: n filled up */
+    int64_t strip, strips;
+} gemm_tile;
+
+static gemm_tile gemm_tile_of(const gemm_args *p, int64_t task)
 {
-    const gemm_strip first = gemm_strip_at(p, group, s0),
-                     last = gemm_strip_at(p, group, s0 + strips - 1);
-    const int64_t column = group * p->n + first.row, columns = last.row + last.count - first.row;
+    const int64_t blocks = p->blocks_rows * p->blocks_strips;
+    gemm_tile t = {.group = task / blocks,
+                   .row = task % blocks / p->blocks_strips * p->task_rows,
+                   .strip = task % p->blocks_strips * p->task_strips};
+
+    t.n = vec_min(p->task_rows, p->left.rows - t.row);
+    t.m = panel_m(p->pairs, t.n);
+    t.strips = vec_min(p->task_strips, p->strips - t.strip);
+    return t;
+}
+
+/* While the s-th strip meets chunk i: the strip after it, and of each row of the chunk after it as
+ * much as all strips take turns at. */
+static panel_ahead gemm_ask(const gemm_args *p, const gemm_tile *t, int64_t s, int64_t i)
+{
+    const gemm_chunk c = gemm_chunk_at(p, i), next = gemm_chunk_at(p, i + 1);
+    const gemm_operand *o = &p->left;
+    const bool more = s + 1 < t->strips, last = i + 1 == p->chunks;
+    const gemm_strip strip = gemm_strip_at(p, t->group, t->strip + (more ? s + 1 : 0));
+    panel_ahead ahead = {0};
+
+    if (more || !last)
+        ahead =
+            panel_ask(p->pairs, strip.at + (more ? c.at : next.at), t->m, panel_k(p->pairs, c.k));
+    if (!last && !o->read) {
+        const int64_t turn = gemm_tiles(next.k, t->strips);
+        ahead.row = gemm_at(o, t->group, t->row, next.from + vec_min(s * turn, next.k - 1));
+        ahead.stride = o->stride * (int64_t)mp_dtype_size(o->t.store);
+    }
+    return ahead;
+}
+
+/* A strip of sums is a few whole columns of y's rows: n rows of x. */
+static void gemm_store(const gemm_args *p, const gemm_room *r, const gemm_tile *t)
+{
+    const gemm_strip first = gemm_strip_at(p, t->group, t->strip),
+                     last = gemm_strip_at(p, t->group, t->strip + t->strips - 1);
+    const int64_t column = t->group * p->n + first.row, columns = last.row + last.count - first.row;
     const float *bias = gemm_bias(p, r, column, columns);
 
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < t->n; i++)
         for (int64_t j = 0; j < columns; j += PANEL_N)
             gemm_commit(p->c, p->y, r->sums + (j / PANEL_N * r->rows + i) * PANEL_N,
-                        bias ? bias + j : NULL, (row + i) * p->y_stride + column + j,
+                        bias ? bias + j : NULL, (t->row + i) * p->y_stride + column + j,
                         vec_min(PANEL_N, columns - j));
 }
 
-/* A strip of sums is PANEL_N rows of y, turned; its columns are n rows of W from `row` on. */
-static void gemm_store_turned(const gemm_args *p, const gemm_room *r, int64_t group, int64_t row,
-                              int64_t n, int64_t s0, int64_t strips)
+/* A strip of sums is PANEL_N rows of y, turned; its columns are n rows of W. */
+static void gemm_store_turned(const gemm_args *p, const gemm_room *r, const gemm_tile *t)
 {
-    const int64_t column = group * p->n + row;
-    const float *bias = gemm_bias(p, r, column, n);
+    const int64_t column = t->group * p->n + t->row;
+    const float *bias = gemm_bias(p, r, column, t->n);
 
-    for (int64_t s = 0; s < strips; s++) {
-        const gemm_strip strip = gemm_strip_at(p, group, s0 + s);
+    for (int64_t s = 0; s < t->strips; s++) {
+        const gemm_strip strip = gemm_strip_at(p, t->group, t->strip + s);
         for (int64_t i = 0; i < strip.count; i++) {
             if (i % PANEL_TURN == 0)
                 panel_transpose(r->sums + s * r->rows * PANEL_N + i, PANEL_N,
-                                panel_up(n, PANEL_TURN), PANEL_TURN, r->turned, r->rows);
+                                panel_up(t->n, PANEL_TURN), PANEL_TURN, r->turned, r->rows);
             gemm_commit(p->c, p->y, r->turned + i % PANEL_TURN * r->rows, bias,
-                        (strip.row + i) * p->y_stride + column, n);
+                        (strip.row + i) * p->y_stride + column, t->n);
         }
     }
 }
@@ -214,35 +252,26 @@ static void gemm_store_turned(const gemm_args *p, const gemm_room *r, int64_t gr
 static void gemm_task(void *arg, int64_t task, int worker)
 {
     const gemm_args *p = arg;
-    const int64_t blocks = p->blocks_rows * p->blocks_strips, group = task / blocks;
-    const int64_t row = task % blocks / p->blocks_strips * p->task_rows;
-    const int64_t n = vec_min(p->task_rows, p->left.rows - row);
-    const int64_t s0 = task % p->blocks_strips * p->task_strips;
-    const int64_t strips = vec_min(p->task_strips, p->strips - s0), m = panel_m(p->pairs, n);
+    const gemm_tile t = gemm_tile_of(p, task);
     const gemm_room r = gemm_place(p, mp_scratch(p->c, worker));
-
-    const float *first = gemm_strip_at(p, group, s0).at;
 
     if (p->pairs)
         panel_open();
     for (int64_t i = 0; i < p->chunks; i++) {
         const gemm_chunk c = gemm_chunk_at(p, i);
         int64_t ld;
-        const float *left = gemm_left(p, &r, group, row, n, &c, &ld);
-        for (int64_t s = 0; s < strips; s++) {
-            const gemm_strip strip = gemm_strip_at(p, group, s0 + s);
-            const float *at = strip.at + c.at;
-            const float *next =
-                s + 1 < strips ? at + p->words * PANEL_N : first + gemm_chunk_at(p, i + 1).at;
-            panel_ahead ahead = panel_ask(p->pairs, next, m, panel_k(p->pairs, c.k));
-            panel_strip(p->pairs, left, ld, at, m, gemm_columns(strip.count),
+        const float *left = gemm_left(p, &r, t.group, t.row, t.n, &c, &ld);
+        for (int64_t s = 0; s < t.strips; s++) {
+            const gemm_strip strip = gemm_strip_at(p, t.group, t.strip + s);
+            panel_ahead ahead = gemm_ask(p, &t, s, i);
+            panel_strip(p->pairs, left, ld, strip.at + c.at, t.m, gemm_columns(strip.count),
                         panel_k(p->pairs, c.k), i > 0, r.sums + s * r.rows * PANEL_N, PANEL_N,
                         &ahead);
         }
     }
     if (p->pairs)
         panel_close();
-    (p->turned ? gemm_store_turned : gemm_store)(p, &r, group, row, n, s0, strips);
+    (p->turned ? gemm_store_turned : gemm_store)(p, &r, &t);
 }
 
 /* Large enough to use each chunk well, and enough of them to share out. */

@@ -91,11 +91,13 @@ static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
 
 #endif
 
-/* The strip that is multiplied next, and how many lines of it the CPU is asked for with each block
- * of rows: the CPU's own prefetching, which goes by what was read last, does not know of it. */
+/* What is multiplied later, which the CPU, whose own prefetching goes by what was read last, does
+ * not foresee: each block of rows asks for a few lines of the next strip, and for one line of as
+ * many rows of the next chunk of a. */
 typedef struct panel_ahead {
-    const char *at;
-    int64_t lines;
+    const char *strip, *row;
+    int64_t lines;  /* of the strip, a block */
+    int64_t stride; /* bytes from row to row; 0: no rows */
 } panel_ahead;
 
 enum { PANEL_LINE = 64 };
@@ -125,13 +127,44 @@ static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
 
 #endif
 
+/* sum += a b.  Of the instruction's three forms, the one that overwrites the sum: gcc takes any,
+ * and moves sums about or leaves them on the stack (one twentieth of the time, measured). */
+static inline void panel_accumulate(panel_vec *sum, panel_vec a, panel_vec b)
+{
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
+}
+
+/* Every third row of a, so that three are reached from one register. */
+enum { PANEL_BASES = (PANEL_ROWS + 2) / 3, PANEL_STEPS = 4 };
+
+/* One step of k: rows x vecs products, those of row r from base[r / 3]. */
+static inline __attribute__((always_inline)) void panel_step(bool pairs, int rows, int vecs,
+                                                             const char *const *base, int64_t lda,
+                                                             const float *b,
+                                                             panel_vec sum[PANEL_ROWS][2])
+{
+    const panel_vec b0 = panel_load(b), b1 = vecs == 2 ? panel_load(b + PANEL_LANES) : b0;
+
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++) {
+        const panel_vec x = panel_fill(*(const float *)(base[r / 3] + r % 3 * lda));
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++)
+            if (pairs)
+                sum[r][v] = panel_dot(x, v ? b1 : b0, sum[r][v]);
+            else
+                panel_accumulate(&sum[r][v], x, v ? b1 : b0);
+    }
+}
+
 /* rows x (vecs * PANEL_LANES) of y, the sums in registers; rows and vecs are constants. */
 static inline __attribute__((always_inline)) void
 panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t k,
             bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
-    const char *next = ahead->at;
-    const int64_t lines = ahead->lines;
+    const char *strip = ahead->strip, *row = ahead->row, *base[PANEL_BASES];
+    const int64_t lines = ahead->lines, asked = ahead->stride ? rows : 0;
+    int64_t row_bytes = lda * (int64_t)sizeof *a, p = 0;
     panel_vec sum[PANEL_ROWS][2];
 
 #pragma GCC unroll 16
@@ -139,17 +172,32 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++)
             sum[r][v] = panel_fill(0.0f);
-    for (int64_t p = 0; p < k; p++, b += PANEL_N) {
-        if (p < lines)
-            __builtin_prefetch(next + p * PANEL_LINE, 0, 2);
-        const panel_vec b0 = panel_load(b), b1 = vecs == 2 ? panel_load(b + PANEL_LANES) : b0;
 #pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            const panel_vec x = panel_fill(a[r * lda + p]);
-            sum[r][0] = pairs ? panel_dot(x, b0, sum[r][0]) : panel_fma(x, b0, sum[r][0]);
-            if (vecs == 2)
-                sum[r][1] = pairs ? panel_dot(x, b1, sum[r][1]) : panel_fma(x, b1, sum[r][1]);
+    for (int i = 0; i < (rows + 2) / 3; i++) {
+        base[i] = (const char *)(a + 3 * i * lda);
+        __asm__("" : "+r"(base[i])); /* one register each, not one for each row */
+    }
+    __asm__("" : "+r"(row_bytes));
+    for (; p + PANEL_STEPS <= k; p += PANEL_STEPS) {
+        if (p < PANEL_STEPS * lines)
+            __builtin_prefetch(strip + p / PANEL_STEPS * PANEL_LINE, 0, 2);
+        if (p < PANEL_STEPS * asked) {
+            __builtin_prefetch(row, 0, 2);
+            row += ahead->stride;
         }
+#pragma GCC unroll 4
+        for (int i = 0; i < PANEL_STEPS; i++, b += PANEL_N) {
+            panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
+#pragma GCC unroll 16
+            for (int j = 0; j < (rows + 2) / 3; j++)
+                base[j] += sizeof *a;
+        }
+    }
+    for (; p < k; p++, b += PANEL_N) {
+        panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
+#pragma GCC unroll 16
+        for (int j = 0; j < (rows + 2) / 3; j++)
+            base[j] += sizeof *a;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++, y += ldy)
@@ -159,7 +207,8 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
                 sum[r][v] += panel_load(y + v * PANEL_LANES);
             panel_store(y + v * PANEL_LANES, sum[r][v]);
         }
-    ahead->at = next + lines * PANEL_LINE;
+    ahead->strip = strip + lines * PANEL_LINE;
+    ahead->row = row;
 }
 
 /* As many rows as go in blocks of `rows`; their number. */
@@ -383,13 +432,13 @@ static int64_t panel_k(bool pairs, int64_t values)
     return pairs ? panel_up((values + 1) / 2, PANEL_PAIR_DEPTH) : values;
 }
 
-/* `next`, of k words for each column, is asked for while m rows are multiplied. */
-static panel_ahead panel_ask(bool pairs, const float *next, int64_t m, int64_t k)
+/* A strip of k words for each column, asked for while m rows are multiplied. */
+static panel_ahead panel_ask(bool pairs, const float *strip, int64_t m, int64_t k)
 {
     const int64_t blocks = panel_up(m, panel_full_m(pairs)) / panel_full_m(pairs);
-    const int64_t lines = k * PANEL_N * (int64_t)sizeof *next / PANEL_LINE;
+    const int64_t lines = k * PANEL_N * (int64_t)sizeof *strip / PANEL_LINE;
 
-    return (panel_ahead){(const char *)next, panel_up(lines, blocks) / blocks};
+    return (panel_ahead){.strip = (const char *)strip, .lines = panel_up(lines, blocks) / blocks};
 }
 
 /* m, n, k: multiples as above. */

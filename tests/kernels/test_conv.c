@@ -84,6 +84,12 @@ static const conv_case tilings[] = {
     {1, 52, 32, 320, 5, 3, 3, 1, 1, 1, false},
     {2, 6, 64, 37, 13, 5, 5, 1, 2, 1, true},
     {1, 4, 34, 32, 270, 3, 3, 1, 0, 1, true},
+    /* Every other pixel, rows of more than one task, pixels that lie apart, more weights than are
+     * packed at a time. */
+    {1, 18, 70, 48, 40, 3, 3, 2, 1, 1, true},
+    {1, 5, 530, 32, 35, 3, 3, 1, 1, 1, true},
+    {1, 2, 16, 512, 33, 3, 3, 1, 1, 1, false},
+    {1, 1, 2, 512, 929, 3, 3, 1, 1, 1, true},
 };
 
 /* Output (n, y, x, o), with zeros beyond the borders. */
