@@ -195,25 +195,16 @@ static gemm_tile gemm_tile_of(const gemm_args *p, int64_t task)
     return t;
 }
 
-/* While the s-th strip meets chunk i: the strip after it, and of each row of the chunk after it as
- * much as all strips take turns at. */
+/* What is multiplied after the s-th strip met chunk i. */
 static panel_ahead gemm_ask(const gemm_args *p, const gemm_tile *t, int64_t s, int64_t i)
 {
-    const gemm_chunk c = gemm_chunk_at(p, i), next = gemm_chunk_at(p, i + 1);
-    const gemm_operand *o = &p->left;
-    const bool more = s + 1 < t->strips, last = i + 1 == p->chunks;
+    const bool more = s + 1 < t->strips;
+    const gemm_chunk c = gemm_chunk_at(p, more ? i : i + 1);
     const gemm_strip strip = gemm_strip_at(p, t->group, t->strip + (more ? s + 1 : 0));
-    panel_ahead ahead = {0};
 
-    if (more || !last)
-        ahead =
-            panel_ask(p->pairs, strip.at + (more ? c.at : next.at), t->m, panel_k(p->pairs, c.k));
-    if (!last && !o->read) {
-        const int64_t turn = gemm_tiles(next.k, t->strips);
-        ahead.row = gemm_at(o, t->group, t->row, next.from + vec_min(s * turn, next.k - 1));
-        ahead.stride = o->stride * (int64_t)mp_dtype_size(o->t.store);
-    }
-    return ahead;
+    return more || i + 1 < p->chunks
+               ? panel_ask(p->pairs, strip.at + c.at, t->m, panel_k(p->pairs, c.k))
+               : (panel_ahead){0};
 }
 
 /* A strip of sums is a few whole columns of y's rows: n rows of x. */

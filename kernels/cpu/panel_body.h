@@ -91,13 +91,11 @@ static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
 
 #endif
 
-/* What is multiplied later, which the CPU, whose own prefetching goes by what was read last, does
- * not foresee: each block of rows asks for a few lines of the next strip, and for one line of as
- * many rows of the next chunk of a. */
+/* The strip that is multiplied next, and how many lines of it the CPU is asked for with each block
+ * of rows: its own prefetching, which goes by what was read last, does not foresee it. */
 typedef struct panel_ahead {
-    const char *strip, *row;
-    int64_t lines;  /* of the strip, a block */
-    int64_t stride; /* bytes from row to row; 0: no rows */
+    const char *at;
+    int64_t lines;
 } panel_ahead;
 
 enum { PANEL_LINE = 64 };
@@ -162,8 +160,8 @@ static inline __attribute__((always_inline)) void
 panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t k,
             bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
-    const char *strip = ahead->strip, *row = ahead->row, *base[PANEL_BASES];
-    const int64_t lines = ahead->lines, asked = ahead->stride ? rows : 0;
+    const char *next = ahead->at, *const end = next + ahead->lines * PANEL_LINE;
+    const char *base[PANEL_BASES];
     int64_t row_bytes = lda * (int64_t)sizeof *a, p = 0;
     panel_vec sum[PANEL_ROWS][2];
 
@@ -179,11 +177,9 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
     }
     __asm__("" : "+r"(row_bytes));
     for (; p + PANEL_STEPS <= k; p += PANEL_STEPS) {
-        if (p < PANEL_STEPS * lines)
-            __builtin_prefetch(strip + p / PANEL_STEPS * PANEL_LINE, 0, 2);
-        if (p < PANEL_STEPS * asked) {
-            __builtin_prefetch(row, 0, 2);
-            row += ahead->stride;
+        if (next < end) {
+            __builtin_prefetch(next, 0, 2);
+            next += PANEL_LINE;
         }
 #pragma GCC unroll 4
         for (int i = 0; i < PANEL_STEPS; i++, b += PANEL_N) {
@@ -207,8 +203,7 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
                 sum[r][v] += panel_load(y + v * PANEL_LANES);
             panel_store(y + v * PANEL_LANES, sum[r][v]);
         }
-    ahead->strip = strip + lines * PANEL_LINE;
-    ahead->row = row;
+    ahead->at = next;
 }
 
 /* As many rows as go in blocks of `rows`; their number. */
@@ -438,7 +433,7 @@ static panel_ahead panel_ask(bool pairs, const float *strip, int64_t m, int64_t 
     const int64_t blocks = panel_up(m, panel_full_m(pairs)) / panel_full_m(pairs);
     const int64_t lines = k * PANEL_N * (int64_t)sizeof *strip / PANEL_LINE;
 
-    return (panel_ahead){.strip = (const char *)strip, .lines = panel_up(lines, blocks) / blocks};
+    return (panel_ahead){(const char *)strip, panel_up(lines, blocks) / blocks};
 }
 
 /* m, n, k: multiples as above. */
