@@ -1,24 +1,51 @@
-/* Convolution on channels-last pictures.  Included by kernels/cpu/isa.c only.
+/* Convolution on channels-last videos; a picture is one of one frame.  Included by
+ * kernels/cpu/isa.c only.
  *
- * Three forms.  Most are the product of gemm_body.h on a slab of rows of the picture, packed with
- * its padding: under each tap the same strip lies a little further on, so no patch is gathered.
- * Where strides, groups or few channels and pixels forbid that, the slab is one of patches.  A
- * depthwise convolution is a kernel of its own, a band of rows and a few channels at a time. */
+ * Three forms.  Most are the product of gemm_body.h on a slab of rows of some frames, packed with
+ * their padding: under each tap the same strip lies a little further on, so no patch is gathered.
+ * The slab holds a band of rows of the frames that the kernel covers, each in a slot of its own;
+ * as the kernel goes on in time, a new frame takes the slot of one that it left.  So each frame is
+ * packed once a band, whatever the kernel's extent in time.  Where strides, groups or few channels
+ * and pixels forbid that, the slab is one of patches.  A depthwise convolution is a kernel of its
+ * own, a band of rows and a few channels at a time. */
 
 typedef struct conv_geometry {
     mp_tensor x;
-    int64_t h, w, c, out_h, out_w, kh, kw, per_group; /* per_group: input channels of a group */
-    int stride, padding;
+    int64_t batch, t, h, w, c, out_t, out_h, out_w, kt, kh, kw;
+    int64_t per_group; /* input channels of a group */
+    int time_stride, stride, time_padding, padding;
 } conv_geometry;
 
-/* An output pixel, and the next one in memory. */
+/* A pixel of the output, or a tap. */
 typedef struct conv_at {
-    int64_t n, y, x;
+    int64_t n, t, y, x;
 } conv_at;
 
 static inline conv_at conv_pixel(const conv_geometry *v, int64_t m)
 {
-    return (conv_at){m / (v->out_w * v->out_h), m / v->out_w % v->out_h, m % v->out_w};
+    const int64_t row = m / v->out_w, frame = row / v->out_h;
+
+    return (conv_at){frame / v->out_t, frame % v->out_t, row % v->out_h, m % v->out_w};
+}
+
+static inline conv_at conv_tap(const conv_geometry *v, int64_t index)
+{
+    const int64_t row = index / v->kw;
+
+    return (conv_at){.t = row / v->kh, .y = row % v->kh, .x = index % v->kw};
+}
+
+/* Passes over some taps, at most to the next row of them. */
+static inline void conv_pass(const conv_geometry *v, conv_at *tap, int64_t taps)
+{
+    tap->x += taps;
+    if (tap->x < v->kw)
+        return;
+    tap->x = 0;
+    if (++tap->y < v->kh)
+        return;
+    tap->y = 0;
+    tap->t++;
 }
 
 /* n values of the picture from `from` on become the words of a patch from its at-th value on;
@@ -62,24 +89,29 @@ static void patch_read(const void *source, bool pairs, int64_t group, int64_t ro
     const conv_geometry *v = source;
     const conv_at pixel = conv_pixel(v, row);
     const int64_t taps = v->per_group == v->c ? v->kw : 1, run = taps * v->per_group;
+    int64_t first = from % run;
+    conv_at tap = conv_tap(v, from / run * taps);
 
-    for (int64_t i = from / run, at = 0; at < n; i++) {
-        const int64_t first = from + at - i * run, end = vec_min(run, first + n - at);
-        const int64_t y = pixel.y * v->stride + i * taps / v->kw - v->padding;
-        const int64_t x = pixel.x * v->stride + i * taps % v->kw - v->padding;
-        const int64_t value = ((pixel.n * v->h + y) * v->w + x) * v->c + group * v->per_group;
-        if (y < 0 || y >= v->h)
+    for (int64_t at = 0; at < n; first = 0) {
+        const int64_t end = vec_min(run, first + n - at);
+        const int64_t t = pixel.t * v->time_stride + tap.t - v->time_padding;
+        const int64_t y = pixel.y * v->stride + tap.y - v->padding;
+        const int64_t x = pixel.x * v->stride + tap.x - v->padding;
+        const int64_t frame = pixel.n * v->t + t;
+        if (t < 0 || t >= v->t || y < 0 || y >= v->h)
             patch_run(v, pairs, NULL, end - first, to, at);
         else
-            patch_row(v, pairs, value, x, first, end, to, at);
+            patch_row(v, pairs, ((frame * v->h + y) * v->w + x) * v->c + group * v->per_group, x,
+                      first, end, to, at);
         at += end - first;
+        conv_pass(v, &tap, taps);
     }
 }
 
-/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in; fails without memory. */
+/* [O, C, kt, kh, kw] -> [O, kt*kh*kw, C] in the format it is stored in; fails without memory. */
 static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
 {
-    const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3];
+    const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3] * w.dim[4];
     const mp_strided s = {3, {o, taps, ch}, {taps * ch, ch, 1}, {ch * taps, 1, taps}};
     mp_tensor packed = w;
 
@@ -98,7 +130,7 @@ static gemm_args conv_args(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_te
                        .bias = b,
                        .y = y,
                        .n = w.dim[0] / groups,
-                       .k = v->kh * v->kw * v->per_group,
+                       .k = v->kt * v->kh * v->kw * v->per_group,
                        .groups = groups,
                        .y_stride = w.dim[0],
                        .pairs = gemm_pairs(v->x, w, y)};
@@ -110,13 +142,20 @@ static gemm_operand conv_weights(const gemm_args *p, mp_tensor w)
     return (gemm_operand){.t = w, .stride = p->k, .group = p->n * p->k, .rows = p->n};
 }
 
+/* Whether each pixel goes with one of the output's, and with no other. */
+static bool conv_is_pointwise(const conv_geometry *v)
+{
+    return v->kt * v->kh * v->kw == 1 && v->time_stride == 1 && v->stride == 1 &&
+           v->time_padding == 0 && v->padding == 0;
+}
+
 static void conv_patches(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
     const gemm_args p = conv_args(c, v, w, b, groups, y);
     gemm_operand x = {.t = v->x, .rows = mp_rows(y), .read = patch_read, .source = v};
 
-    if (v->kh * v->kw == 1 && v->stride == 1 && v->padding == 0)
+    if (conv_is_pointwise(v))
         x = (gemm_operand){.t = v->x, .stride = v->c, .group = v->per_group, .rows = x.rows};
     if (p.k == 0)
         gemm_empty_sum(&p);
@@ -124,14 +163,16 @@ static void conv_patches(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tens
         gemm(p, x, conv_weights(&p, w));
 }
 
-typedef struct conv_picture {
+typedef struct conv_band {
     gemm_args p;
     const conv_geometry *v;
-    int64_t image, y, rows; /* of the output, in the slab */
-    int64_t across;         /* strips in a row */
-    int64_t words;          /* of a pixel's channels */
-    int64_t parts;          /* chunks of them */
-} conv_picture;
+    int64_t image, t, y, rows; /* the output's rows whose input is in the slab */
+    int64_t slots, slot;       /* for frames, and the words of one: [rows + kh - 1][words][ld] */
+    int64_t packed, fresh;     /* the frame after those in the slab; how many are to follow */
+    int64_t across;            /* strips in a row */
+    int64_t words;             /* of a pixel's channels */
+    int64_t parts;             /* chunks of them */
+} conv_band;
 
 /* Columns of strips in an output row. */
 static int64_t conv_row_columns(int64_t width)
@@ -141,32 +182,51 @@ static int64_t conv_row_columns(int64_t width)
     return width - last + (last ? gemm_columns(last) : 0);
 }
 
-static gemm_strip picture_strip(const gemm_args *p, int64_t group, int64_t index)
+/* The input's frames under the taps: [first, end), without those that the padding stands for. */
+static int64_t band_first(const conv_band *m)
 {
-    const conv_picture *m = p->form;
+    const int64_t first = m->t * m->v->time_stride - m->v->time_padding;
+
+    return first < 0 ? 0 : first;
+}
+
+static int64_t band_end(const conv_band *m)
+{
+    return vec_min(m->t * m->v->time_stride - m->v->time_padding + m->v->kt, m->v->t);
+}
+
+static gemm_strip band_strip(const gemm_args *p, int64_t group, int64_t index)
+{
+    const conv_band *m = p->form;
+    const conv_geometry *v = m->v;
     const int64_t r = index / m->across, x = index % m->across * PANEL_N;
+    const int64_t frame = m->image * v->out_t + m->t;
 
     (void)group;
     return (gemm_strip){.at = p->slab + r * m->words * p->ld + x,
-                        .row = (m->image * m->v->out_h + m->y + r) * m->v->out_w + x,
-                        .count = vec_min(PANEL_N, m->v->out_w - x)};
+                        .row = (frame * v->out_h + m->y + r) * v->out_w + x,
+                        .count = vec_min(PANEL_N, v->out_w - x)};
 }
 
-static gemm_chunk picture_chunk(const gemm_args *p, int64_t index)
+/* Taps on frames that do not exist are passed over. */
+static gemm_chunk band_chunk(const gemm_args *p, int64_t index)
 {
-    const conv_picture *m = p->form;
+    const conv_band *m = p->form;
     const conv_geometry *v = m->v;
-    const int64_t tap = index / m->parts, first = index % m->parts * p->chunk_k;
-    const int64_t below = tap / v->kw * m->words + panel_k(p->pairs, first);
+    const int64_t first = index % m->parts * p->chunk_k;
+    const conv_at tap = conv_tap(v, index / m->parts);
+    const int64_t frame = band_first(m) + tap.t;
+    const int64_t time = frame - (m->t * v->time_stride - v->time_padding);
+    const int64_t below = tap.y * m->words + panel_k(p->pairs, first);
 
-    return (gemm_chunk){.from = tap * v->c + first,
+    return (gemm_chunk){.from = ((time * v->kh + tap.y) * v->kw + tap.x) * v->c + first,
                         .k = vec_min(p->chunk_k, v->c - first),
-                        .at = below * p->ld + tap % v->kw};
+                        .at = frame % m->slots * m->slot + below * p->ld + tap.x};
 }
 
 /* Channels [first, first + k) of n pixels, `ld` words apart at `to`. */
-static void picture_turn(const conv_picture *m, int64_t pixel, int64_t n, int64_t first, int64_t k,
-                         float *rows, float *to)
+static void band_turn(const conv_band *m, int64_t pixel, int64_t n, int64_t first, int64_t k,
+                      float *rows, float *to)
 {
     const gemm_args *p = &m->p;
     const mp_tensor *x = &m->v->x;
@@ -177,14 +237,15 @@ static void picture_turn(const conv_picture *m, int64_t pixel, int64_t n, int64_
         n, panel_up(n, PANEL_TURN), k, rows, gemm_ld(panel_k(p->pairs, p->chunk_k)), to, p->ld);
 }
 
-/* One row of the picture, [words, ld], zero where there is no pixel. */
-static void picture_pack_task(void *arg, int64_t task, int worker)
+/* One row of a frame, [words, ld], zero where there is no pixel. */
+static void band_pack_task(void *arg, int64_t task, int worker)
 {
-    const conv_picture *m = arg;
+    const conv_band *m = arg;
     const gemm_args *p = &m->p;
     const conv_geometry *v = m->v;
-    const int64_t y = m->y + task - v->padding, end = v->padding + v->w;
-    float *row = p->slab + task * m->words * p->ld;
+    const int64_t rows = m->rows + v->kh - 1, frame = m->packed + task / rows;
+    const int64_t y = m->y + task % rows - v->padding, end = v->padding + v->w;
+    float *row = p->slab + frame % m->slots * m->slot + task % rows * m->words * p->ld;
 
     if (y < 0 || y >= v->h) {
         memset(row, 0, (size_t)(m->words * p->ld) * sizeof *row);
@@ -192,16 +253,19 @@ static void picture_pack_task(void *arg, int64_t task, int worker)
     }
     for (int64_t x = 0; x < v->w; x += PANEL_N)
         for (int64_t first = 0; first < v->c; first += p->chunk_k)
-            picture_turn(m, (m->image * v->h + y) * v->w + x, vec_min(PANEL_N, v->w - x), first,
-                         vec_min(p->chunk_k, v->c - first), mp_scratch(p->c, worker),
-                         row + panel_k(p->pairs, first) * p->ld + v->padding + x);
+            band_turn(m, ((m->image * v->t + frame) * v->h + y) * v->w + x,
+                      vec_min(PANEL_N, v->w - x), first, vec_min(p->chunk_k, v->c - first),
+                      mp_scratch(p->c, worker),
+                      row + panel_k(p->pairs, first) * p->ld + v->padding + x);
     for (int64_t c = 0; c < m->words; c++) {
         memset(row + c * p->ld, 0, (size_t)v->padding * sizeof *row);
         memset(row + c * p->ld + end, 0, (size_t)(p->ld - end) * sizeof *row);
     }
 }
 
-static void picture_cut(conv_picture *m)
+/* A band is as high as the slab has room for, but for the least rows that are worth their packing:
+ * kh - 1 more are packed each time. */
+static void band_cut(conv_band *m)
 {
     gemm_args *p = &m->p;
     const conv_geometry *v = m->v;
@@ -211,63 +275,90 @@ static void picture_cut(conv_picture *m)
     m->parts = gemm_tiles(v->c, p->chunk_k);
     m->words = panel_k(p->pairs, v->c);
     m->across = gemm_tiles(v->out_w, PANEL_N);
-    p->chunks = v->kh * v->kw * m->parts;
-    p->strip = picture_strip;
-    p->chunk = picture_chunk;
+    p->strip = band_strip;
+    p->chunk = band_chunk;
     p->form = m;
     p->ld = gemm_ld(columns > v->padding + panel_up(v->w, PANEL_TURN)
                         ? columns
                         : v->padding + panel_up(v->w, PANEL_TURN));
-    const int64_t fit = GEMM_SLAB / (m->words * p->ld) - v->kh + 1;
+    m->slots = vec_min(v->kt, v->t);
+    const int64_t fit = GEMM_SLAB / (m->slots * m->words * p->ld) - v->kh + 1;
     m->rows = gemm_even(v->out_h, fit < 4 ? 4 : fit);
+    m->slot = (m->rows + v->kh - 1) * m->words * p->ld;
 }
 
-static void picture_slab(conv_picture *m)
+/* One frame of the output's band. */
+static void band_slab(conv_band *m)
 {
-    const int64_t rows = m->rows + m->v->kh - 1;
+    const conv_geometry *v = m->v;
+    const int64_t rows = m->rows + v->kh - 1, first = band_first(m), end = band_end(m);
 
+    m->packed = m->packed < first ? first : m->packed;
+    m->fresh = end - m->packed;
     m->p.strips = m->rows * m->across;
-    gemm_share(m->p.c, rows * m->words * m->p.ld * GEMM_PACKED, rows, picture_pack_task, m);
+    m->p.chunks = (end - first) * v->kh * v->kw * m->parts;
+    gemm_share(m->p.c, m->fresh * rows * m->words * m->p.ld * GEMM_PACKED, m->fresh * rows,
+               band_pack_task, m);
+    m->packed = end;
     gemm_slab(&m->p);
 }
 
-static void conv_whole(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
+static void conv_bands(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
 {
-    conv_picture m = {.p = conv_args(c, v, w, b, 1, y), .v = v};
+    conv_band m = {.p = conv_args(c, v, w, b, 1, y), .v = v};
 
     m.p.left = conv_weights(&m.p, w);
     m.p.turned = true;
-    picture_cut(&m);
-    const int64_t rows = m.rows, words = (rows + v->kh - 1) * m.words * m.p.ld;
-    const int64_t room = PANEL_N * gemm_ld(panel_k(m.p.pairs, m.p.chunk_k));
-    m.p.slab = mp_scratch_shared(c, MP_SHARED_SLAB, (size_t)words * sizeof(float));
+    band_cut(&m);
+    const int64_t rows = m.rows, room = PANEL_N * gemm_ld(panel_k(m.p.pairs, m.p.chunk_k));
+    m.p.slab = mp_scratch_shared(c, MP_SHARED_SLAB, (size_t)(m.slots * m.slot) * sizeof(float));
     if (!m.p.slab || !mp_scratch_reserve(c, (size_t)room * sizeof(float)))
         return;
-    for (m.image = 0; m.image < v->x.dim[0]; m.image++)
+    for (m.image = 0; m.image < v->batch; m.image++)
         for (m.y = 0; m.y < v->out_h; m.y += rows) {
             m.rows = vec_min(rows, v->out_h - m.y);
-            picture_slab(&m);
+            m.packed = 0;
+            for (m.t = 0; m.t < v->out_t; m.t++)
+                band_slab(&m);
         }
 }
 
-/* Rows of the picture serve where they fill their strips and a tap has enough channels. */
-static bool conv_by_rows(const conv_geometry *v, int groups)
+/* Bands serve where rows fill their strips, a tap has enough channels, and each frame of the output
+ * has one of the input under its taps. */
+static bool conv_by_bands(const conv_geometry *v, int groups)
 {
-    return groups == 1 && v->stride == 1 && v->c >= 32 &&
+    return groups == 1 && v->stride == 1 && v->c >= 32 && v->time_padding < v->kt && v->t > 0 &&
            4 * conv_row_columns(v->out_w) <= 5 * v->out_w;
 }
 
-static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
+/* Where all taps are on the same pixel, rows may end anywhere: they get whole strips, if any length
+ * does that. */
+static void conv_cut_rows(conv_geometry *v)
+{
+    const int64_t pixels = v->h * v->w;
+
+    if (v->kh * v->kw != 1 || v->stride != 1 || v->padding != 0)
+        return;
+    for (int64_t width = GEMM_COLUMNS; width > 0; width -= PANEL_N)
+        if (pixels % width == 0) {
+            v->w = v->out_w = width;
+            v->h = v->out_h = pixels / width;
+            return;
+        }
+}
+
+static void conv_general(mp_ctx *c, conv_geometry v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
     const mp_tensor packed = pack_weights(c, w);
 
     if (mp_failed(c))
         return;
-    if (conv_by_rows(v, groups))
-        conv_whole(c, v, packed, b, y);
+    conv_cut_rows(&v);
+    if (conv_by_bands(&v, groups))
+        conv_bands(c, &v, packed, b, y);
     else
-        conv_patches(c, v, packed, b, groups, y);
+        conv_patches(c, &v, packed, b, groups, y);
 }
 
 /* Depthwise: channels of one task, and about how many bytes of input it holds. */
@@ -286,7 +377,7 @@ typedef struct depthwise_args {
     mp_ctx *c;
     const conv_geometry *v;
     mp_tensor w, b, y;
-    int64_t batch, band, bands, slices;
+    int64_t band, bands, slices;
 } depthwise_args;
 
 /* Input rows of a band, zero-padded at all sides, [rows][row width][DEPTHWISE_C]. */
@@ -383,7 +474,7 @@ static void depthwise_task(void *arg, int64_t task, int worker)
 
 static void depthwise(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
 {
-    depthwise_args p = {.c = c, .v = v, .w = w, .b = b, .y = y, .batch = v->x.dim[0]};
+    depthwise_args p = {.c = c, .v = v, .w = w, .b = b, .y = y};
     const int64_t row_bytes = (v->w + 2 * v->padding) * DEPTHWISE_C * (int64_t)sizeof(float);
 
     p.band = (DEPTHWISE_BYTES / row_bytes - v->kh) / v->stride + 1;
@@ -393,22 +484,43 @@ static void depthwise(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor 
     const size_t bytes = (size_t)((v->kh * v->kw + 1) * DEPTHWISE_C) * sizeof(float) +
                          (size_t)(depthwise_rows(v, p.band) * row_bytes);
     if (mp_scratch_reserve(c, bytes))
-        mp_parallel(c, p.batch * p.bands * p.slices, depthwise_task, &p);
+        mp_parallel(c, v->batch * v->t * p.bands * p.slices, depthwise_task, &p);
 }
 
-static void conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o, mp_tensor y)
+static bool conv_is_depthwise(const conv_geometry *v, int groups, int64_t outputs)
+{
+    return groups == v->c && outputs == v->c && v->kt == 1 && v->kh * v->kw <= DEPTHWISE_TAPS &&
+           v->time_stride == 1 && v->time_padding == 0;
+}
+
+static void conv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv3d_opts o, mp_tensor y)
 {
     const mp_mark mark = mp_open(c);
-    const conv_geometry v = {x,        x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2],
-                             w.dim[2], w.dim[3], w.dim[1], o.stride, o.padding};
+    const conv_geometry v = {.x = x,
+                             .batch = x.dim[0],
+                             .t = x.dim[1],
+                             .h = x.dim[2],
+                             .w = x.dim[3],
+                             .c = x.dim[4],
+                             .out_t = y.dim[1],
+                             .out_h = y.dim[2],
+                             .out_w = y.dim[3],
+                             .kt = w.dim[2],
+                             .kh = w.dim[3],
+                             .kw = w.dim[4],
+                             .per_group = w.dim[1],
+                             .time_stride = o.time_stride,
+                             .stride = o.stride,
+                             .time_padding = o.time_padding,
+                             .padding = o.padding};
 
     if (mp_numel(y) == 0)
         return;
-    if (o.groups == x.dim[3] && w.dim[0] == x.dim[3] && w.dim[2] * w.dim[3] <= DEPTHWISE_TAPS)
+    if (conv_is_depthwise(&v, o.groups, w.dim[0]))
         depthwise(c, &v, w, b, y);
-    else if (o.groups == 1 && w.dim[2] * w.dim[3] == 1 && o.stride == 1 && o.padding == 0)
+    else if (o.groups == 1 && conv_is_pointwise(&v))
         linear(c, x, mp_reshape(w, 2, MP_DIMS(w.dim[0], w.dim[1])), b, y);
     else
-        conv_general(c, &v, w, b, o.groups, y);
+        conv_general(c, v, w, b, o.groups, y);
     mp_drop(c, mark);
 }
