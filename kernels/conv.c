@@ -50,7 +50,7 @@ static mp_tensor as_video(mp_tensor t, int axis)
     return mp_reshape(t, VIDEO, dims);
 }
 
-/* Places of a kernel along one dimension; at most 0: none. */
+/* Places of a kernel along one dimension; 0 where it does not fit. */
 static int64_t places(int64_t extent, int64_t kernel, int stride, int padding)
 {
     const int64_t room = extent + 2 * (int64_t)padding - kernel;

@@ -146,7 +146,7 @@ static void check_conv(mp_ctx *c, const mp_safetensors *g, const video_case *v, 
 static void test_conv__every_geometry_and_storage_is_float64s_rounded(void **state)
 {
     mp_safetensors *g = mp_test_goldens("kernels/product_conv.safetensors");
-    char name[16];
+    char name[24];
 
     (void)state;
     for (const char *const *isa = mp_test_isas(); *isa; isa++) {

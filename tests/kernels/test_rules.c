@@ -73,22 +73,22 @@ static mp_tensor conv2d_bias(const cell *k)
 
 static mp_tensor conv3d(const cell *k)
 {
-    return mp_conv3d(k->c, X(1, 3, 2, 2, 4), P(3, 4, 3, 1, 1), MP_NONE, (mp_conv3d_opts){0});
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 2, 1, 1), MP_NONE, (mp_conv3d_opts){0});
 }
 
 static mp_tensor conv3d_bias(const cell *k)
 {
-    return mp_conv3d(k->c, X(1, 3, 2, 2, 4), P(3, 4, 3, 1, 1), P(3), (mp_conv3d_opts){0});
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 2, 1, 1), P(3), (mp_conv3d_opts){0});
 }
 
 static mp_tensor conv3d_1x1x1(const cell *k)
 {
-    return mp_conv3d(k->c, X(1, 3, 2, 2, 4), P(3, 4, 1, 1, 1), MP_NONE, (mp_conv3d_opts){0});
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 1, 1, 1), MP_NONE, (mp_conv3d_opts){0});
 }
 
 static mp_tensor conv3d_1x1x1_bias(const cell *k)
 {
-    return mp_conv3d(k->c, X(1, 3, 2, 2, 4), P(3, 4, 1, 1, 1), P(3), (mp_conv3d_opts){0});
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 1, 1, 1), P(3), (mp_conv3d_opts){0});
 }
 
 static mp_tensor group_norm(const cell *k)
