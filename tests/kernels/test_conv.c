@@ -657,15 +657,15 @@ static bool is_sanitized(void)
 static void test_conv__running_out_of_memory_fails_the_op_and_no_more(void **state)
 {
     const video_case v = {{1, 40, 40, 64, 8, 3, 3, 1, 1, 1, false}, 3, 3, 1, 1, 0};
-    mp_ctx *c = mp_test_ctx(NULL, 2);
-    const mp_tensor x = product_integers(c, product_modes[0], 1, 5, MP_DIMS(1, 3, 40, 40, 64));
-    const mp_tensor w = product_integers(c, product_modes[0], 2, 5, MP_DIMS(8, 64, 3, 3, 3));
     struct rlimit before, low;
     int failures = 0;
 
     (void)state;
     if (is_sanitized())
         skip();
+    mp_ctx *c = mp_test_ctx(NULL, 2);
+    const mp_tensor x = product_integers(c, product_modes[0], 1, 5, MP_DIMS(1, 3, 40, 40, 64));
+    const mp_tensor w = product_integers(c, product_modes[0], 2, 5, MP_DIMS(8, 64, 3, 3, 3));
     assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
     for (size_t room = 0;; room += (size_t)1 << 19) {
         const mp_mark mark = mp_open(c);
