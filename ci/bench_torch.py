@@ -20,6 +20,10 @@ def conv(padding=0, groups=1):
     return lambda x, w, b=None: F.conv2d(x, w, b, padding=padding, groups=groups)
 
 
+def conv3d(*padding):
+    return lambda x, w, b: F.conv3d(x, w, b, padding=padding)
+
+
 def attention(heads, causal=False):
     def run(q, k, v, mask=None):
         q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
@@ -108,6 +112,9 @@ BENCHES = [
     ("conv1x1", "64x64x256 to 512", conv(), [(1, 256, 64, 64)], [(512, 256, 1, 1), (512,)]),
     ("conv1x1 grouped", "32x32x1536, 48 groups", conv(groups=48), [(1, 1536, 32, 32)], [(1536, 32, 1, 1)]),
     ("depthwise3x3", "64x64x2240", conv(1, 2240), [(1, 2240, 64, 64)], [(2240, 1, 3, 3), (2240,)]),
+    # In fp16 PyTorch takes 100 times as long: videos of real size would take minutes.
+    ("conv3d 3x3x3", "3x32x64x96 to 96", conv3d(1, 1, 1), [(1, 96, 3, 32, 64)], [(96, 96, 3, 3, 3), (96,)]),
+    ("conv3d 3x1x1", "5x32x64x192 to 192", conv3d(1, 0, 0), [(1, 192, 5, 32, 64)], [(192, 192, 3, 1, 1), (192,)]),
     ("attention", "24x64, 1024 x 1024", attention(24), [(1, 1024, 1536)] * 3, []),
     (
         "attention masked", "20x112, 1024 x 300", attention(20),

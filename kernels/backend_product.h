@@ -22,8 +22,8 @@ typedef struct mp_attn_linear_args {
 typedef struct mp_backend_product {
     /* y [M, N] = x [M, K] w^T [N, K] + b */
     void (*linear)(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y);
-    /* w [O, C/groups, kh, kw] */
-    void (*conv2d)(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o, mp_tensor y);
+    /* x [B, T, H, W, C], w [O, C/groups, kt, kh, kw], no 0 in o; of pictures T = kt = 1 */
+    void (*conv)(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv3d_opts o, mp_tensor y);
     void (*matmul)(mp_ctx *c, mp_tensor a, mp_tensor b, mp_tensor y);
     void (*attn_softmax)(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const mp_attn_opts *o,
                          mp_tensor y);

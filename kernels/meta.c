@@ -91,7 +91,7 @@ static void linear(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y
 {
 }
 
-static void conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o, mp_tensor y)
+static void conv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv3d_opts o, mp_tensor y)
 {
 }
 
@@ -134,7 +134,7 @@ const mp_backend mp_meta_backend = {
                .measure = measure,
                .rope_half = rope_half},
     .product = {.linear = linear,
-                .conv2d = conv2d,
+                .conv = conv,
                 .matmul = matmul,
                 .attn_softmax = attn_softmax,
                 .attn_linear = attn_linear,

@@ -1,13 +1,13 @@
 /* Every operation.  The one page to read before writing a model.
  *
- * Conventions.  Layouts are those of tensor.h: [B, N, D] and channels-last [B, H, W, C].  The
- * result is a new tensor of the context's pool unless said otherwise.  Dtypes follow torch's rules
- * (kernels/op_rules.def, conforming to tests/fixtures/op_dtype_table.csv); a refused pair fails
- * with MP_EDTYPE and torch's own text.  "Rounds once" means: everything inside in fp32 from the
- * widened operands, one rounding to the result dtype.  Where a composite op stands for several
- * torch ops, its comment lists each rounding point; fusing never removes one. Errors of all:
- * MP_EDTYPE, MP_ESHAPE, MP_ENOMEM.  All this is the policy strict; kernels/core/policy.h has what
- * the others change.  On a failed context every op returns MP_NONE.
+ * Conventions.  Layouts are those of tensor.h: [B, N, D] and channels-last [B, H, W, C] and
+ * [B, T, H, W, C].  The result is a new tensor of the context's pool unless said otherwise.  Dtypes
+ * follow torch's rules (kernels/op_rules.def, conforming to tests/fixtures/op_dtype_table.csv); a
+ * refused pair fails with MP_EDTYPE and torch's own text.  "Rounds once" means: everything inside
+ * in fp32 from the widened operands, one rounding to the result dtype.  Where a composite op stands
+ * for several torch ops, its comment lists each rounding point; fusing never removes one. Errors of
+ * all: MP_EDTYPE, MP_ESHAPE, MP_ENOMEM.  All this is the policy strict; kernels/core/policy.h has
+ * what the others change.  On a failed context every op returns MP_NONE.
  */
 #ifndef MP_KERNELS_OPS_H
 #define MP_KERNELS_OPS_H
@@ -28,6 +28,15 @@ typedef struct mp_conv2d_opts {
 /* x [B, H, W, C], w [O, C/groups, kh, kw], b [O] or MP_NONE -> [B, H', W', O].  Rounds once.
  * torch.nn.functional.conv2d with zero padding. */
 mp_tensor mp_conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o);
+
+typedef struct mp_conv3d_opts {
+    int time_stride, stride; /* in time, and in height and width; 0 means 1 */
+    int time_padding, padding;
+    int groups; /* 0 means 1 */
+} mp_conv3d_opts;
+/* x [B, T, H, W, C], w [O, C/groups, kt, kh, kw], b [O] or MP_NONE -> [B, T', H', W', O].  Rounds
+ * once, over all of the kernel.  torch.nn.functional.conv3d with zero padding. */
+mp_tensor mp_conv3d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv3d_opts o);
 
 /* a [..., M, K] times b [..., K, N] -> [..., M, N]; equal leading dimensions.  Rounds once. */
 mp_tensor mp_matmul(mp_ctx *c, mp_tensor a, mp_tensor b);

@@ -119,9 +119,9 @@ typedef struct mp_op_event {
     uint64_t start, ns; /* when it began (mp_now_ns) and how long it took, with a second attempt */
     uint64_t bytes;     /* operands, each read once, and result, as they lie in memory */
     /* Of products, a multiplication and an addition being two: linear and matmul 2 M N K, conv2d
-     * 2 kh kw C/groups for each element of the result, attention 4 queries keys d for each head,
-     * linear attention 4 tokens d (d + 1).  All other ops have 0: what bounds them is their bytes.
-     */
+     * and conv3d 2 kt kh kw C/groups for each element of the result, attention 4 queries keys d for
+     * each head, linear attention 4 tokens d (d + 1).  All other ops have 0: what bounds them is
+     * their bytes. */
     uint64_t flops;
     size_t live, peak; /* bytes of the pool: in use now, and most in use since the op before */
 } mp_op_event;

@@ -1,10 +1,11 @@
 /* A tensor is a view by value: it owns nothing and is always contiguous.
  *
  * Owners are three: mp_weights (mmapped files), the pool of an mp_ctx (activations), the caller.
- * Layouts, everywhere in the project: sequences are [B, N, D]; pictures and their activations are
- * channels-last, [B, H, W, C], although Diffusers says [B, C, H, W]: a 1x1 convolution is then a
- * linear layer and a norm over channels is a norm over rows.  Convolution weights stay as the file
- * has them, [O, C/groups, kh, kw].
+ * Layouts, everywhere in the project: sequences are [B, N, D]; pictures, videos and their
+ * activations are channels-last, [B, H, W, C] and [B, T, H, W, C], although Diffusers says
+ * [B, C, H, W] and [B, C, T, H, W]: a 1x1 convolution is then a linear layer and a norm over
+ * channels is a norm over rows.  Convolution weights stay as the file has them, [O, C/groups, kh,
+ * kw] or [O, C/groups, kt, kh, kw].
  *
  * `dtype` is what torch would say of the tensor.  `store` is what lies in memory.  They differ only
  * in weights whose memory format widens exactly to dtype: an fp16 file in an fp32 run, or fp8

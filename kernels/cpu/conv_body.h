@@ -1,26 +1,53 @@
-/* Convolution on channels-last pictures.  Included by kernels/cpu/isa.c only.
+/* Convolution on channels-last videos; a picture is one of one frame.  Included by
+ * kernels/cpu/isa.c only.
  *
- * Three forms.  Most are a product whose rows are the picture's own pixels: rows of the picture are
+ * Three forms.  Most are a product whose rows are the frame's own pixels: rows of some frames are
  * copied, with their padding, into a slab of words that all workers share, in which the channels
  * under a row of taps lie together and the same under the next output pixel a little further on, so
- * no patch is gathered; the weights are packed as the other operand.  Where groups or few channels
- * forbid that, patches are gathered into the slab of gemm_body.h.  A depthwise convolution is a
- * kernel of its own, a band of rows and a few channels at a time. */
+ * no patch is gathered; the weights are packed as the other operand.  The slab holds a band of rows
+ * of the frames that the kernel covers, each in a slot of its own; as the kernel goes on in time, a
+ * new frame takes the slot of one that it left.  So each frame is copied once a band, whatever the
+ * kernel's extent in time.  Where groups or few channels forbid that, patches are gathered into the
+ * slab of gemm_body.h.  A depthwise convolution is a kernel of its own, a band of rows and a few
+ * channels at a time. */
 
 typedef struct conv_geometry {
     mp_tensor x;
-    int64_t h, w, c, out_h, out_w, kh, kw, per_group; /* per_group: input channels of a group */
-    int stride, padding;
+    int64_t batch, t, h, w, c, out_t, out_h, out_w, kt, kh, kw;
+    int64_t per_group; /* input channels of a group */
+    int time_stride, stride, time_padding, padding;
 } conv_geometry;
 
-/* An output pixel, and the next one in memory. */
+/* A pixel of the output, or a tap. */
 typedef struct conv_at {
-    int64_t n, y, x;
+    int64_t n, t, y, x;
 } conv_at;
 
 static inline conv_at conv_pixel(const conv_geometry *v, int64_t m)
 {
-    return (conv_at){m / (v->out_w * v->out_h), m / v->out_w % v->out_h, m % v->out_w};
+    const int64_t row = m / v->out_w, frame = row / v->out_h;
+
+    return (conv_at){frame / v->out_t, frame % v->out_t, row % v->out_h, m % v->out_w};
+}
+
+static inline conv_at conv_tap(const conv_geometry *v, int64_t index)
+{
+    const int64_t row = index / v->kw;
+
+    return (conv_at){.t = row / v->kh, .y = row % v->kh, .x = index % v->kw};
+}
+
+/* Passes over some taps, at most to the next row of them. */
+static inline void conv_pass(const conv_geometry *v, conv_at *tap, int64_t taps)
+{
+    tap->x += taps;
+    if (tap->x < v->kw)
+        return;
+    tap->x = 0;
+    if (++tap->y < v->kh)
+        return;
+    tap->y = 0;
+    tap->t++;
 }
 
 /* n values of the picture from `from` on become the words of a patch from its at-th value on;
@@ -64,24 +91,29 @@ static void patch_read(const void *source, bool pairs, int64_t group, int64_t ro
     const conv_geometry *v = source;
     const conv_at pixel = conv_pixel(v, row);
     const int64_t taps = v->per_group == v->c ? v->kw : 1, run = taps * v->per_group;
+    int64_t first = from % run;
+    conv_at tap = conv_tap(v, from / run * taps);
 
-    for (int64_t i = from / run, at = 0; at < n; i++) {
-        const int64_t first = from + at - i * run, end = vec_min(run, first + n - at);
-        const int64_t y = pixel.y * v->stride + i * taps / v->kw - v->padding;
-        const int64_t x = pixel.x * v->stride + i * taps % v->kw - v->padding;
-        const int64_t value = ((pixel.n * v->h + y) * v->w + x) * v->c + group * v->per_group;
-        if (y < 0 || y >= v->h)
+    for (int64_t at = 0; at < n; first = 0) {
+        const int64_t end = vec_min(run, first + n - at);
+        const int64_t t = pixel.t * v->time_stride + tap.t - v->time_padding;
+        const int64_t y = pixel.y * v->stride + tap.y - v->padding;
+        const int64_t x = pixel.x * v->stride + tap.x - v->padding;
+        const int64_t frame = pixel.n * v->t + t;
+        if (t < 0 || t >= v->t || y < 0 || y >= v->h)
             patch_run(v, pairs, NULL, end - first, to, at);
         else
-            patch_row(v, pairs, value, x, first, end, to, at);
+            patch_row(v, pairs, ((frame * v->h + y) * v->w + x) * v->c + group * v->per_group, x,
+                      first, end, to, at);
         at += end - first;
+        conv_pass(v, &tap, taps);
     }
 }
 
-/* [O, C, kh, kw] -> [O, kh*kw, C] in the format it is stored in; fails without memory. */
+/* [O, C, kt, kh, kw] -> [O, kt*kh*kw, C] in the format it is stored in; fails without memory. */
 static mp_tensor pack_weights(mp_ctx *c, mp_tensor w)
 {
-    const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3];
+    const int64_t o = w.dim[0], ch = w.dim[1], taps = w.dim[2] * w.dim[3] * w.dim[4];
     const mp_strided s = {3, {o, taps, ch}, {taps * ch, ch, 1}, {ch * taps, 1, taps}};
     mp_tensor packed = w;
 
@@ -100,7 +132,7 @@ static gemm_args conv_args(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_te
                        .bias = b,
                        .y = y,
                        .n = w.dim[0] / groups,
-                       .k = v->kh * v->kw * v->per_group,
+                       .k = v->kt * v->kh * v->kw * v->per_group,
                        .groups = groups,
                        .y_stride = w.dim[0],
                        .pairs = gemm_pairs(v->x, w, y)};
@@ -112,13 +144,20 @@ static gemm_operand conv_weights(const gemm_args *p, mp_tensor w)
     return (gemm_operand){.t = w, .stride = p->k, .group = p->n * p->k, .rows = p->n};
 }
 
+/* Whether each pixel goes with one of the output's, and with no other. */
+static bool conv_is_pointwise(const conv_geometry *v)
+{
+    return v->kt * v->kh * v->kw == 1 && v->time_stride == 1 && v->stride == 1 &&
+           v->time_padding == 0 && v->padding == 0;
+}
+
 static void conv_patches(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
     const gemm_args p = conv_args(c, v, w, b, groups, y);
     gemm_operand x = {.t = v->x, .rows = mp_rows(y), .read = patch_read, .source = v};
 
-    if (v->kh * v->kw == 1 && v->stride == 1 && v->padding == 0)
+    if (conv_is_pointwise(v))
         x = (gemm_operand){.t = v->x, .stride = v->c, .group = v->per_group, .rows = x.rows};
     if (p.k == 0)
         gemm_empty_sum(&p);
@@ -140,15 +179,41 @@ typedef struct conv_job {
     int64_t chunk, parts; /* most words multiplied at a time; chunks of a run */
     float *slab, *weights;
     int64_t row;                 /* words of a row of the slab */
-    int64_t image, y0, rows;     /* output rows that the slab serves */
+    int64_t slots, slot;         /* for frames, and the words of one */
+    int64_t image, t, y0, rows;  /* output rows that the slab serves */
+    int64_t copied, fresh;       /* the frame after those in the slab; how many are to follow */
     int64_t strip0, strips;      /* strips of output channels whose weights are packed */
     int64_t high, wide, columns; /* of a task: output rows, pixels of each, strips */
     int64_t down, across, sides; /* tasks: in rows, pixels and strips */
 } conv_job;
 
+static int64_t conv_taps(const conv_geometry *v)
+{
+    return v->kt * v->kh * v->kw;
+}
+
 static int64_t conv_strip_words(const conv_job *p)
 {
-    return p->v->kh * p->v->kw / p->taps * p->run * PANEL_N;
+    return conv_taps(p->v) / p->taps * p->run * PANEL_N;
+}
+
+/* The input's frame under the first tap, which the padding may stand for. */
+static int64_t conv_frame(const conv_job *p)
+{
+    return p->t * p->v->time_stride - p->v->time_padding;
+}
+
+/* The input's frames under the taps: [first, end), without those that the padding stands for. */
+static int64_t conv_first(const conv_job *p)
+{
+    const int64_t first = conv_frame(p);
+
+    return first < 0 ? 0 : first;
+}
+
+static int64_t conv_end(const conv_job *p)
+{
+    return vec_min(conv_frame(p) + p->v->kt, p->v->t);
 }
 
 /* Pixels lie next to each other where that keeps a row of taps together: where pairs fill their
@@ -172,7 +237,7 @@ static void conv_lay_out(conv_job *p)
 static void conv_order_taps(const conv_job *p, int64_t o, int64_t c0, int64_t n, int64_t words,
                             float *room, float *row)
 {
-    const int64_t taps = p->v->kh * p->v->kw, at = (o * p->v->c + c0) * taps;
+    const int64_t taps = conv_taps(p->v), at = (o * p->v->c + c0) * taps;
 
     panel_read(p->pairs, p->w.store,
                (const char *)p->w.data + (size_t)at * mp_dtype_size(p->w.store), room, 0, n * taps);
@@ -193,7 +258,7 @@ static void conv_order_taps(const conv_job *p, int64_t o, int64_t c0, int64_t n,
 static void conv_pack_task(void *arg, int64_t task, int worker)
 {
     const conv_job *p = arg;
-    const int64_t taps = p->v->kh * p->v->kw, first = (p->strip0 + task) * PANEL_N;
+    const int64_t taps = conv_taps(p->v), first = (p->strip0 + task) * PANEL_N;
     const int64_t count = vec_min(PANEL_N, p->w.dim[0] - first);
     float *rows = mp_scratch(p->c, worker), *strip = p->weights + task * conv_strip_words(p);
 
@@ -209,16 +274,23 @@ static void conv_pack_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* One row of the picture, zero where there is no pixel. */
+/* The rows of the picture that `rows` rows of the output need. */
+static int64_t conv_rows_in(const conv_geometry *v, int64_t rows)
+{
+    return (rows - 1) * v->stride + v->kh;
+}
+
+/* One row of a frame, zero where there is no pixel. */
 static void conv_copy_task(void *arg, int64_t task, int worker)
 {
     const conv_job *p = arg;
     const conv_geometry *v = p->v;
-    const int64_t y = p->y0 * v->stride + task - v->padding;
+    const int64_t rows = conv_rows_in(v, p->rows), frame = p->copied + task / rows;
+    const int64_t y = p->y0 * v->stride + task % rows - v->padding;
     const size_t size = mp_dtype_size(v->x.store), side = (size_t)(v->padding * p->pixel);
-    const char *from =
-        (const char *)v->x.data + (size_t)((p->image * v->h + y) * v->w * v->c) * size;
-    float *row = p->slab + task * p->row, *to = row + side;
+    const char *from = (const char *)v->x.data +
+                       (size_t)(((p->image * v->t + frame) * v->h + y) * v->w * v->c) * size;
+    float *row = p->slab + frame % p->slots * p->slot + task % rows * p->row, *to = row + side;
 
     (void)worker;
     if (y < 0 || y >= v->h) {
@@ -275,10 +347,11 @@ static void conv_multiply(const conv_job *p, const conv_tile *t, int64_t strip, 
 {
     const conv_geometry *v = p->v;
     const int64_t k = vec_min(p->chunk, p->run - part * p->chunk);
-    const int64_t tap_y = run * p->taps / v->kw, tap_x = run * p->taps % v->kw;
+    const conv_at tap = conv_tap(v, run * p->taps);
     const int64_t columns = gemm_columns(p->w.dim[0] - (p->strip0 + t->strip + strip) * PANEL_N);
-    const float *a = p->slab + (t->y * v->stride + tap_y) * p->row +
-                     (t->x * v->stride + tap_x) * p->pixel + part * p->chunk;
+    const float *a = p->slab + (conv_frame(p) + tap.t) % p->slots * p->slot +
+                     (t->y * v->stride + tap.y) * p->row + (t->x * v->stride + tap.x) * p->pixel +
+                     part * p->chunk;
     float *sums = t->sums + strip * t->high * t->m * PANEL_N;
     panel_ahead ahead = panel_ask(p->pairs, next, t->high * t->m, k);
 
@@ -296,7 +369,8 @@ static void conv_store(const conv_job *p, const conv_tile *t, float *bias)
 
     for (int64_t y = 0; y < t->high; y++)
         for (int64_t x = 0; x < t->wide; x++) {
-            const int64_t row = (p->image * v->out_h + p->y0 + t->y + y) * v->out_w + t->x + x;
+            const int64_t row =
+                ((p->image * v->out_t + p->t) * v->out_h + p->y0 + t->y + y) * v->out_w + t->x + x;
             for (int64_t j = 0; j < count; j += PANEL_N)
                 gemm_commit(p->c, p->y,
                             t->sums + (j / PANEL_N * t->high * t->m + y * t->m + x) * PANEL_N,
@@ -304,25 +378,29 @@ static void conv_store(const conv_job *p, const conv_tile *t, float *bias)
         }
 }
 
+/* Taps on frames that do not exist are passed over. */
 static void conv_task(void *arg, int64_t task, int worker)
 {
     const conv_job *p = arg;
     float *room = mp_scratch(p->c, worker);
     const conv_tile t = conv_tile_of(p, task, room);
     const int64_t runs = p->v->kh * p->v->kw / p->taps, strip_words = conv_strip_words(p);
+    const int64_t begin = (conv_first(p) - conv_frame(p)) * runs;
+    const int64_t end = (conv_end(p) - conv_frame(p)) * runs;
     const float *weights = p->weights + t.strip * strip_words;
 
     if (p->pairs)
         panel_open();
     for (int64_t part = 0; part < p->parts; part++)
-        for (int64_t run = 0; run < runs; run++) {
+        for (int64_t run = begin; run < end; run++) {
             const float *b = weights + (run * p->run + part * p->chunk) * PANEL_N;
-            const float *after = run + 1 < runs ? b + p->run * PANEL_N
-                                                : weights + (part + 1) * p->chunk * PANEL_N;
+            const float *after = run + 1 < end
+                                     ? b + p->run * PANEL_N
+                                     : weights + (begin * p->run + (part + 1) * p->chunk) * PANEL_N;
             for (int64_t s = 0; s < t.strips; s++)
                 conv_multiply(p, &t, s, run, part, b + s * strip_words,
                               s + 1 < t.strips ? b + (s + 1) * strip_words : after,
-                              part + run > 0);
+                              part > 0 || run > begin);
         }
     if (p->pairs)
         panel_close();
@@ -345,21 +423,18 @@ static void conv_cut(conv_job *p)
     p->down = gemm_tiles(p->rows, p->high);
 }
 
-/* The rows of the picture that `rows` rows of the output need. */
-static int64_t conv_rows_in(const conv_geometry *v, int64_t rows)
-{
-    return (rows - 1) * v->stride + v->kh;
-}
-
 static void conv_slab(conv_job *p)
 {
     const int64_t products = p->rows * p->v->out_w * conv_strip_words(p) * p->strips;
-    const int64_t rows = conv_rows_in(p->v, p->rows);
+    const int64_t rows = conv_rows_in(p->v, p->rows), first = conv_first(p), end = conv_end(p);
 
     conv_cut(p);
     if (!mp_scratch_reserve(p->c, conv_bytes(p)))
         return;
-    gemm_share(p->c, rows * p->row, rows, conv_copy_task, p);
+    p->copied = p->copied < first ? first : p->copied;
+    p->fresh = end - p->copied;
+    gemm_share(p->c, p->fresh * rows * p->row, p->fresh * rows, conv_copy_task, p);
+    p->copied = end;
     gemm_share(p->c, products, p->down * p->across * p->sides, conv_task, p);
 }
 
@@ -369,10 +444,10 @@ static int64_t conv_slack(const conv_job *p)
     return panel_m(p->pairs, 1) * p->v->stride * p->pixel;
 }
 
-static bool conv_reserve(conv_job *p, int64_t rows, int64_t strips)
+static bool conv_reserve(conv_job *p, int64_t strips)
 {
-    const int64_t taps = p->v->kh * p->v->kw, block = vec_min(CONV_BLOCK, p->v->c);
-    const int64_t words = conv_rows_in(p->v, rows) * p->row, slack = conv_slack(p);
+    const int64_t taps = conv_taps(p->v), block = vec_min(CONV_BLOCK, p->v->c);
+    const int64_t words = p->slots * p->slot, slack = conv_slack(p);
     const int64_t room = PANEL_N * gemm_ld(taps * panel_k(p->pairs, block)) + taps * block;
 
     p->slab = mp_scratch_shared(p->c, MP_SHARED_SLAB, (size_t)(words + slack) * sizeof(float));
@@ -392,37 +467,62 @@ static void conv_rows(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor 
     conv_lay_out(&p);
     const int64_t held = CONV_WEIGHTS / conv_strip_words(&p);
     const int64_t strips = gemm_even(all, held < 1 ? 1 : held);
-    const int64_t fit = (GEMM_SLAB / p.row - v->kh) / v->stride + 1;
+    p.slots = vec_min(v->kt, v->t);
+    const int64_t fit = (GEMM_SLAB / (p.slots * p.row) - v->kh) / v->stride + 1;
     const int64_t rows = gemm_even(v->out_h, fit < 4 ? 4 : fit);
-    if (!conv_reserve(&p, rows, strips))
+    p.slot = conv_rows_in(v, rows) * p.row;
+    if (!conv_reserve(&p, strips))
         return;
     for (; p.strip0 < all && !mp_failed(c); p.strip0 += p.strips) {
         p.strips = vec_min(strips, all - p.strip0);
         gemm_share(c, p.strips * conv_strip_words(&p) * GEMM_PACKED, p.strips, conv_pack_task, &p);
-        for (p.image = 0; p.image < v->x.dim[0]; p.image++)
-            for (p.y0 = 0; p.y0 < v->out_h && !mp_failed(c); p.y0 += rows) {
+        for (p.image = 0; p.image < v->batch; p.image++)
+            for (p.y0 = 0; p.y0 < v->out_h; p.y0 += rows) {
                 p.rows = vec_min(rows, v->out_h - p.y0);
-                conv_slab(&p);
+                p.copied = 0;
+                for (p.t = 0; p.t < v->out_t && !mp_failed(c); p.t++)
+                    conv_slab(&p);
             }
     }
 }
 
-/* Pixels serve as rows where taps have enough channels and rows fill the tiles of pairs. */
+/* Pixels serve as rows where taps have enough channels, rows fill the tiles of pairs, and each
+ * frame of the output has one of the input under its taps. */
 static bool conv_by_rows(const conv_geometry *v, int groups, bool pairs)
 {
-    return groups == 1 && v->c >= 32 && 4 * panel_m(pairs, v->out_w) <= 5 * v->out_w;
+    return groups == 1 && v->c >= 32 && v->time_padding < v->kt && v->t > 0 &&
+           4 * panel_m(pairs, v->out_w) <= 5 * v->out_w;
 }
 
-static void conv_general(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, int groups,
+/* Where all taps are on the same pixel, rows may end anywhere: they get whole blocks, if any length
+ * does that. */
+static void conv_cut_rows(conv_geometry *v, bool pairs)
+{
+    const int64_t pixels = v->h * v->w, block = panel_full_m(pairs);
+
+    if (v->kh * v->kw != 1 || v->stride != 1 || v->padding != 0)
+        return;
+    for (int64_t width = GEMM_ROWS / block * block; width > 0; width -= block)
+        if (pixels % width == 0) {
+            v->w = v->out_w = width;
+            v->h = v->out_h = pixels / width;
+            return;
+        }
+}
+
+static void conv_general(mp_ctx *c, conv_geometry v, mp_tensor w, mp_tensor b, int groups,
                          mp_tensor y)
 {
-    if (conv_by_rows(v, groups, gemm_pairs(v->x, w, y))) {
-        conv_rows(c, v, w, b, y);
+    const bool pairs = gemm_pairs(v.x, w, y);
+
+    conv_cut_rows(&v, pairs);
+    if (conv_by_rows(&v, groups, pairs)) {
+        conv_rows(c, &v, w, b, y);
         return;
     }
     const mp_tensor packed = pack_weights(c, w);
     if (!mp_failed(c))
-        conv_patches(c, v, packed, b, groups, y);
+        conv_patches(c, &v, packed, b, groups, y);
 }
 
 /* Depthwise: channels of one task, and about how many bytes of input it holds. */
@@ -441,7 +541,7 @@ typedef struct depthwise_args {
     mp_ctx *c;
     const conv_geometry *v;
     mp_tensor w, b, y;
-    int64_t batch, band, bands, slices;
+    int64_t band, bands, slices;
 } depthwise_args;
 
 /* Input rows of a band, zero-padded at all sides, [rows][row width][DEPTHWISE_C]. */
@@ -538,7 +638,7 @@ static void depthwise_task(void *arg, int64_t task, int worker)
 
 static void depthwise(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor b, mp_tensor y)
 {
-    depthwise_args p = {.c = c, .v = v, .w = w, .b = b, .y = y, .batch = v->x.dim[0]};
+    depthwise_args p = {.c = c, .v = v, .w = w, .b = b, .y = y};
     const int64_t row_bytes = (v->w + 2 * v->padding) * DEPTHWISE_C * (int64_t)sizeof(float);
 
     p.band = (DEPTHWISE_BYTES / row_bytes - v->kh) / v->stride + 1;
@@ -548,22 +648,43 @@ static void depthwise(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor 
     const size_t bytes = (size_t)((v->kh * v->kw + 1) * DEPTHWISE_C) * sizeof(float) +
                          (size_t)(depthwise_rows(v, p.band) * row_bytes);
     if (mp_scratch_reserve(c, bytes))
-        mp_parallel(c, p.batch * p.bands * p.slices, depthwise_task, &p);
+        mp_parallel(c, v->batch * v->t * p.bands * p.slices, depthwise_task, &p);
 }
 
-static void conv2d(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv2d_opts o, mp_tensor y)
+static bool conv_is_depthwise(const conv_geometry *v, int groups, int64_t outputs)
+{
+    return groups == v->c && outputs == v->c && v->kt == 1 && v->kh * v->kw <= DEPTHWISE_TAPS &&
+           v->time_stride == 1 && v->time_padding == 0;
+}
+
+static void conv(mp_ctx *c, mp_tensor x, mp_tensor w, mp_tensor b, mp_conv3d_opts o, mp_tensor y)
 {
     const mp_mark mark = mp_open(c);
-    const conv_geometry v = {x,        x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2],
-                             w.dim[2], w.dim[3], w.dim[1], o.stride, o.padding};
+    const conv_geometry v = {.x = x,
+                             .batch = x.dim[0],
+                             .t = x.dim[1],
+                             .h = x.dim[2],
+                             .w = x.dim[3],
+                             .c = x.dim[4],
+                             .out_t = y.dim[1],
+                             .out_h = y.dim[2],
+                             .out_w = y.dim[3],
+                             .kt = w.dim[2],
+                             .kh = w.dim[3],
+                             .kw = w.dim[4],
+                             .per_group = w.dim[1],
+                             .time_stride = o.time_stride,
+                             .stride = o.stride,
+                             .time_padding = o.time_padding,
+                             .padding = o.padding};
 
     if (mp_numel(y) == 0)
         return;
-    if (o.groups == x.dim[3] && w.dim[0] == x.dim[3] && w.dim[2] * w.dim[3] <= DEPTHWISE_TAPS)
+    if (conv_is_depthwise(&v, o.groups, w.dim[0]))
         depthwise(c, &v, w, b, y);
-    else if (o.groups == 1 && w.dim[2] * w.dim[3] == 1 && o.stride == 1 && o.padding == 0)
+    else if (o.groups == 1 && conv_is_pointwise(&v))
         linear(c, x, mp_reshape(w, 2, MP_DIMS(w.dim[0], w.dim[1])), b, y);
     else
-        conv_general(c, &v, w, b, o.groups, y);
+        conv_general(c, v, w, b, o.groups, y);
     mp_drop(c, mark);
 }

@@ -34,6 +34,6 @@ const mp_backend TABLE_OF(MP_ISA) = {
     .vector = {activate, scalar, binary, where, gate, modulate, add_gated, layer_norm, rms_norm,
                batch_norm, group_norm, softmax, sum, mean_channels, embedding, move,
                resize_bilinear, measure, rope_half},
-    .product = {linear, conv2d, matmul, attn_softmax, attn_linear, attn_quadratic},
+    .product = {linear, conv, matmul, attn_softmax, attn_linear, attn_quadratic},
     .peak = {peak_fma, peak_pairs},
 };

@@ -28,7 +28,7 @@ struct bench {
     mp_tensor (*run)(mp_ctx *c, const bench *b, const mp_tensor *t);
     struct {
         int rank;
-        int64_t dim[4];
+        int64_t dim[5];
         bool weight;
     } operand[MAX_OPERANDS];
     int heads, groups, padding;
@@ -46,6 +46,12 @@ static mp_tensor conv(mp_ctx *c, const bench *b, const mp_tensor *t)
 {
     return mp_conv2d(c, t[0], t[1], t[2],
                      (mp_conv2d_opts){.padding = b->padding, .groups = b->groups});
+}
+
+static mp_tensor conv3d(mp_ctx *c, const bench *b, const mp_tensor *t)
+{
+    return mp_conv3d(c, t[0], t[1], t[2],
+                     (mp_conv3d_opts){.time_padding = 1, .padding = b->padding});
 }
 
 static mp_tensor attention(mp_ctx *c, const bench *b, const mp_tensor *t)
@@ -198,6 +204,15 @@ static const bench benches[] = {
      .operand = {X(1, 64, 64, 2240), W(2240, 1, 3, 3), W(2240)},
      .padding = 1,
      .groups = 2240},
+    {.op = "conv3d 3x3x3",
+     .shape = "3x32x64x96 to 96",
+     .run = conv3d,
+     .operand = {X(1, 3, 32, 64, 96), W(96, 96, 3, 3, 3), W(96)},
+     .padding = 1},
+    {.op = "conv3d 3x1x1",
+     .shape = "5x32x64x192 to 192",
+     .run = conv3d,
+     .operand = {X(1, 5, 32, 64, 192), W(192, 192, 3, 1, 1), W(192)}},
     {.op = "attention",
      .shape = "24x64, 1024 x 1024",
      .run = attention,

@@ -1,5 +1,7 @@
 /* Convolutions against float64 (make_kernels_product.py), and exactly on integers, on every
  * instruction set. */
+#include <sys/resource.h>
+
 #include "tests/kernels/product.h"
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
@@ -26,41 +28,142 @@ static const conv_case convs[] = {
     {1, 3, 3, 4, 8, 3, 3, 1, 1, 4, true},
 };
 
-static mp_conv2d_opts opts_of(const conv_case *v)
+typedef struct video_case {
+    conv_case plane;
+    int64_t t, kt;
+    int time_stride, time_padding;
+    int64_t zeros; /* frames put before */
+} video_case;
+
+/* VIDEO of the script. */
+static const video_case videos[] = {
+    {{1, 4, 5, 5, 4, 3, 3, 1, 1, 1, true}, 3, 3, 1, 1, 0},
+    {{1, 3, 4, 6, 5, 3, 3, 1, 1, 1, true}, 3, 3, 1, 0, 2},
+    {{1, 3, 4, 5, 6, 1, 1, 1, 0, 1, true}, 5, 3, 2, 0, 0},
+    {{2, 3, 3, 5, 4, 1, 1, 1, 0, 1, false}, 2, 1, 1, 0, 0},
+    {{2, 5, 7, 3, 2, 3, 3, 1, 1, 1, false}, 3, 3, 1, 1, 0},
+    {{1, 3, 4, 6, 4, 3, 3, 1, 1, 2, true}, 3, 3, 1, 1, 0},
+    {{1, 4, 3, 5, 3, 3, 3, 1, 1, 1, true}, 1, 3, 1, 1, 0},
+    {{1, 4, 6, 3, 8, 2, 2, 2, 0, 1, true}, 3, 1, 1, 0, 0},
+    {{1, 3, 4, 5, 5, 3, 3, 1, 1, 5, true}, 2, 1, 1, 0, 0},
+    {{1, 3, 3, 4, 4, 3, 3, 1, 1, 4, false}, 3, 3, 1, 1, 0},
+    {{1, 3, 16, 32, 2, 3, 3, 1, 1, 1, true}, 3, 3, 1, 1, 0},
+    {{1, 4, 8, 33, 2, 1, 1, 1, 0, 1, true}, 4, 3, 1, 1, 0},
+    {{1, 2, 3, 4, 3, 1, 1, 1, 1, 1, true}, 2, 2, 3, 3, 0},
+};
+
+/* A picture has no frames. */
+static bool is_video(const video_case *v)
 {
-    return (mp_conv2d_opts){v->stride, v->padding, v->groups};
+    return v->kt > 0;
 }
 
-static void check_conv(mp_ctx *c, const mp_safetensors *g, int i, product_mode mode)
+static video_case picture_of(const conv_case *v)
 {
-    const conv_case *v = &convs[i];
-    const mp_mark mark = mp_open(c);
-    const int64_t per_group = v->c / v->groups;
-    const mp_tensor x =
-        product_take(c, g, 17 * i, product_as(mode.dtype), 4, MP_DIMS(v->b, v->h, v->w, v->c));
-    const mp_tensor w =
-        product_take(c, g, 900 + i, mode, 4, MP_DIMS(v->o, per_group, v->kh, v->kw));
-    const mp_tensor b = v->bias ? product_take(c, g, 77 + i, mode, 1, MP_DIMS(v->o)) : MP_NONE;
-    const mp_tensor norm = mp_test_golden(g, "norm.conv.%d.%s", i, mode.name);
-    const mp_tensor golden = mp_test_golden(g, "conv.%d.%s", i, mode.name);
-    const mp_tensor y = mp_conv2d(c, x, w, b, opts_of(v));
+    return (video_case){.plane = *v};
+}
+
+/* The dimensions of x and w, and their rank. */
+static int x_dims(const video_case *v, int64_t *dims)
+{
+    const conv_case *p = &v->plane;
+    const int64_t video[] = {p->b, v->t, p->h, p->w, p->c}, picture[] = {p->b, p->h, p->w, p->c};
+
+    memcpy(dims, is_video(v) ? video : picture, is_video(v) ? sizeof video : sizeof picture);
+    return is_video(v) ? 5 : 4;
+}
+
+static int w_dims(const video_case *v, int64_t *dims)
+{
+    const conv_case *p = &v->plane;
+    const int64_t per_group = p->c / p->groups;
+    const int64_t video[] = {p->o, per_group, v->kt, p->kh, p->kw};
+    const int64_t picture[] = {p->o, per_group, p->kh, p->kw};
+
+    memcpy(dims, is_video(v) ? video : picture, is_video(v) ? sizeof video : sizeof picture);
+    return is_video(v) ? 5 : 4;
+}
+
+static mp_tensor run(mp_ctx *c, const video_case *v, mp_tensor x, mp_tensor w, mp_tensor b)
+{
+    const conv_case *p = &v->plane;
+
+    if (!is_video(v))
+        return mp_conv2d(c, x, w, b, (mp_conv2d_opts){p->stride, p->padding, p->groups});
+    return mp_conv3d(
+        c, x, w, b,
+        (mp_conv3d_opts){v->time_stride, p->stride, v->time_padding, p->padding, p->groups});
+}
+
+static mp_tensor zeros(mp_ctx *c, product_mode mode, int rank, const int64_t *dims)
+{
+    mp_tensor t = mp_new(c, mode.store, rank, dims);
 
     mp_test_ok(c);
-    mp_test_close(y, golden,
-                  product_bound(golden, *(const float *)norm.data, per_group * v->kh * v->kw));
+    t.dtype = mode.dtype;
+    memset(t.data, 0, mp_nbytes(t));
+    return t;
+}
+
+/* Causal: frames of zeros before x's own. */
+static mp_tensor after_zeros(mp_ctx *c, const video_case *v, mp_tensor x)
+{
+    const conv_case *p = &v->plane;
+
+    if (!v->zeros)
+        return x;
+    const mp_tensor before =
+        zeros(c, product_as(x.dtype), 5, MP_DIMS(p->b, v->zeros, p->h, p->w, p->c));
+    return mp_cat(c, 2, (const mp_tensor[]){before, x}, 1);
+}
+
+/* Where the script takes operands from, and what it calls the result. */
+typedef struct golden_case {
+    int64_t x, w, b;
+    const char *name;
+} golden_case;
+
+static void check_conv(mp_ctx *c, const mp_safetensors *g, const video_case *v, golden_case at,
+                       product_mode mode)
+{
+    const conv_case *p = &v->plane;
+    const mp_mark mark = mp_open(c);
+    int64_t dims[5];
+    const int rank = x_dims(v, dims);
+    const mp_tensor x = product_take(c, g, at.x, product_as(mode.dtype), rank, dims);
+    w_dims(v, dims);
+    const mp_tensor w = product_take(c, g, at.w, mode, rank, dims);
+    const mp_tensor b = p->bias ? product_take(c, g, at.b, mode, 1, MP_DIMS(p->o)) : MP_NONE;
+    const mp_tensor norm = mp_test_golden(g, "norm.%s.%s", at.name, mode.name);
+    const mp_tensor golden = mp_test_golden(g, "%s.%s", at.name, mode.name);
+    const mp_tensor y = run(c, v, after_zeros(c, v, x), w, b);
+
+    mp_test_ok(c);
+    mp_test_close(y, golden, product_bound(golden, *(const float *)norm.data, mp_numel(w) / p->o));
     mp_drop(c, mark);
 }
 
 static void test_conv__every_geometry_and_storage_is_float64s_rounded(void **state)
 {
     mp_safetensors *g = mp_test_goldens("kernels/product_conv.safetensors");
+    char name[24];
 
     (void)state;
     for (const char *const *isa = mp_test_isas(); *isa; isa++) {
         mp_ctx *c = mp_test_ctx(*isa, 2);
         for (int i = 0; i < COUNT(convs); i++)
-            for (int m = 0; m < PRODUCT_CONV; m++)
-                check_conv(c, g, i, product_modes[m]);
+            for (int m = 0; m < PRODUCT_CONV; m++) {
+                const video_case v = picture_of(&convs[i]);
+                snprintf(name, sizeof name, "conv.%d", i);
+                check_conv(c, g, &v, (golden_case){17 * i, 900 + i, 77 + i, name},
+                           product_modes[m]);
+            }
+        for (int i = 0; i < COUNT(videos); i++)
+            for (int m = 0; m < PRODUCT_PLAIN; m++) {
+                snprintf(name, sizeof name, "video.%d", i);
+                check_conv(c, g, &videos[i], (golden_case){19 * i, 1300 + i, 79 + i, name},
+                           product_modes[m]);
+            }
         mp_device_close(c);
     }
     mp_safetensors_close(g);
@@ -92,46 +195,91 @@ static const conv_case tilings[] = {
     {1, 1, 2, 512, 929, 3, 3, 1, 1, 1, true},
 };
 
-/* Output (n, y, x, o), with zeros beyond the borders. */
-static float exact_conv(const conv_case *v, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y,
+/* The same in time. */
+static const video_case long_tilings[] = {
+    /* By bands: two of them, which new frames enter as old ones leave; fewer frames than taps, and
+     * one; strides, of which the second passes frames over; padding at the borders alone. */
+    {{1, 18, 32, 320, 2, 3, 3, 1, 1, 1, true}, 4, 3, 1, 1, 0},
+    {{2, 6, 34, 37, 13, 3, 3, 1, 1, 1, true}, 2, 3, 1, 1, 0},
+    {{1, 5, 30, 40, 300, 3, 3, 1, 1, 1, false}, 1, 3, 1, 1, 0},
+    {{1, 5, 33, 32, 6, 3, 3, 1, 0, 1, true}, 8, 3, 2, 1, 0},
+    {{2, 4, 31, 34, 5, 3, 3, 1, 1, 1, true}, 8, 2, 3, 0, 0},
+    {{1, 3, 60, 33, 7, 1, 3, 1, 1, 1, true}, 5, 4, 1, 3, 0},
+    {{1, 3, 32, 64, 5, 3, 3, 1, 1, 1, true}, 3, 1, 2, 0, 0},
+    /* Taps in time alone: rows of 480, of their own width, and none that fills a strip. */
+    {{1, 12, 40, 40, 50, 1, 1, 1, 0, 1, true}, 5, 3, 2, 0, 0},
+    {{2, 7, 29, 48, 6, 1, 1, 1, 0, 1, true}, 3, 3, 1, 1, 0},
+    {{2, 5, 3, 40, 9, 1, 1, 1, 0, 1, false}, 4, 3, 1, 1, 0},
+    /* By patches: frames of padding alone, few channels, a stride, groups, and pixels as they
+     * lie. */
+    {{1, 3, 32, 40, 5, 1, 1, 1, 0, 1, true}, 2, 1, 1, 2, 0},
+    {{1, 9, 33, 3, 35, 3, 3, 1, 1, 1, true}, 4, 3, 1, 1, 0},
+    {{2, 9, 14, 16, 31, 2, 2, 2, 0, 1, true}, 3, 1, 1, 0, 0},
+    {{1, 8, 9, 12, 9, 3, 3, 1, 1, 3, true}, 3, 3, 1, 1, 0},
+    {{1, 6, 7, 15, 6, 2, 1, 1, 0, 3, false}, 4, 2, 2, 1, 0},
+    {{2, 6, 50, 37, 70, 1, 1, 1, 0, 1, true}, 3, 1, 1, 0, 0},
+    {{2, 5, 9, 32, 64, 1, 1, 1, 0, 2, true}, 3, 1, 1, 0, 0},
+    /* Depthwise, in space and in time. */
+    {{2, 17, 20, 67, 67, 3, 3, 2, 1, 67, true}, 3, 1, 1, 0, 0},
+    {{1, 5, 6, 33, 33, 3, 3, 1, 1, 33, true}, 3, 3, 1, 1, 0},
+    {{1, 5, 6, 33, 33, 3, 3, 1, 1, 33, true}, 5, 1, 2, 1, 0},
+};
+
+/* A case of both tables. */
+static video_case tiling(int i)
+{
+    return i < COUNT(tilings) ? picture_of(&tilings[i]) : long_tilings[i - COUNT(tilings)];
+}
+
+enum { TILINGS = COUNT(tilings) + COUNT(long_tilings) };
+
+/* Output (n, t, y, x, o), with zeros beyond the borders. */
+static float exact_conv(const video_case *v, mp_tensor x, mp_tensor w, mp_tensor b, mp_tensor y,
                         int64_t at)
 {
-    const int64_t o = at % v->o, ox = at / v->o % y.dim[2], oy = at / v->o / y.dim[2] % y.dim[1];
-    const int64_t n = at / v->o / y.dim[2] / y.dim[1], per_group = v->c / v->groups;
-    const int64_t first = o / (v->o / v->groups) * per_group;
+    const conv_case *p = &v->plane;
+    const int64_t t = is_video(v) ? v->t : 1, kt = is_video(v) ? v->kt : 1;
+    const int64_t out_t = is_video(v) ? y.dim[1] : 1, out_h = mp_dim(y, -3), out_w = mp_dim(y, -2);
+    const int64_t o = at % p->o, ox = at / p->o % out_w, oy = at / p->o / out_w % out_h;
+    const int64_t frame = at / p->o / out_w / out_h, per_group = p->c / p->groups;
+    const int64_t first = o / (p->o / p->groups) * per_group;
     double sum = mp_given(b) ? (double)product_at(b, o) : 0;
 
-    for (int64_t i = 0; i < v->kh; i++)
-        for (int64_t j = 0; j < v->kw; j++) {
-            const int64_t py = oy * v->stride + i - v->padding,
-                          px = ox * v->stride + j - v->padding;
-            if (py < 0 || py >= v->h || px < 0 || px >= v->w)
-                continue;
-            for (int64_t k = 0; k < per_group; k++)
-                sum += (double)product_at(x, ((n * v->h + py) * v->w + px) * v->c + first + k) *
-                       (double)product_at(w, ((o * per_group + k) * v->kh + i) * v->kw + j);
-        }
+    for (int64_t i = 0; i < kt * p->kh * p->kw; i++) {
+        const int64_t pt = frame % out_t * v->time_stride + i / p->kw / p->kh - v->time_padding;
+        const int64_t py = oy * p->stride + i / p->kw % p->kh - p->padding;
+        const int64_t px = ox * p->stride + i % p->kw - p->padding;
+        if (pt < 0 || pt >= t || py < 0 || py >= p->h || px < 0 || px >= p->w)
+            continue;
+        const int64_t pixel = ((frame / out_t * t + pt) * p->h + py) * p->w + px;
+        for (int64_t k = 0; k < per_group; k++)
+            sum += (double)product_at(x, pixel * p->c + first + k) *
+                   (double)product_at(w, (o * per_group + k) * kt * p->kh * p->kw + i);
+    }
     return mp_round_to(y.dtype, (float)sum);
 }
 
-static void check_tiling(mp_ctx *c, const conv_case *v, product_mode mode)
+static void check_tiling(mp_ctx *c, const video_case *v, product_mode mode)
 {
+    const conv_case *p = &v->plane;
     const mp_mark mark = mp_open(c);
-    const mp_tensor x =
-        product_integers(c, product_as(mode.dtype), 1, 4, MP_DIMS(v->b, v->h, v->w, v->c));
-    const mp_tensor w =
-        product_integers(c, mode, 2, 4, MP_DIMS(v->o, v->c / v->groups, v->kh, v->kw));
-    const mp_tensor b = v->bias ? product_integers(c, mode, 3, 1, MP_DIMS(v->o)) : MP_NONE;
-    const mp_tensor y = mp_conv2d(c, x, w, b, opts_of(v));
+    int64_t dims[5];
+    const int rank = x_dims(v, dims);
+    const mp_tensor x = product_integers(c, product_as(mode.dtype), 1, rank, dims);
+    w_dims(v, dims);
+    const mp_tensor w = product_integers(c, mode, 2, rank, dims);
+    const mp_tensor b = p->bias ? product_integers(c, mode, 3, 1, MP_DIMS(p->o)) : MP_NONE;
+    const mp_tensor y = run(c, v, x, w, b);
 
     mp_test_ok(c);
     /* A prime step meets all channels and all columns. */
     for (int64_t i = 0; i < mp_numel(y); i += 23) {
         const float expected = exact_conv(v, x, w, b, y, i);
         if (product_at(y, i) != expected)
-            fail_msg("%s: %lld channels to %lld, stride %d: element %lld is %g, not %g", mode.name,
-                     (long long)v->c, (long long)v->o, v->stride, (long long)i,
-                     (double)product_at(y, i), (double)expected);
+            fail_msg("%s: %lld channels to %lld, %lld taps in time, stride %d: element %lld is %g, "
+                     "not %g",
+                     mode.name, (long long)p->c, (long long)p->o, (long long)v->kt, p->stride,
+                     (long long)i, (double)product_at(y, i), (double)expected);
     }
     mp_drop(c, mark);
 }
@@ -141,29 +289,31 @@ static void test_conv__every_tiling_is_exact_on_integers(void **state)
     (void)state;
     for (const char *const *isa = mp_test_isas(); *isa; isa++) {
         mp_ctx *c = mp_test_ctx(*isa, 3);
-        for (int i = 0; i < COUNT(tilings); i++)
-            for (int m = 0; m < PRODUCT_CONV; m++)
-                check_tiling(c, &tilings[i], product_modes[m]);
+        for (int i = 0; i < TILINGS; i++)
+            for (int m = 0; m < PRODUCT_CONV; m++) {
+                const video_case v = tiling(i);
+                check_tiling(c, &v, product_modes[m]);
+            }
         mp_device_close(c);
     }
 }
 
 typedef struct agree_arg {
     const mp_safetensors *g;
-    const conv_case *v;
+    const video_case *v;
     product_mode mode;
 } agree_arg;
 
 static mp_tensor agree_run(mp_ctx *c, const void *arg)
 {
     const agree_arg *a = arg;
-    const conv_case *v = a->v;
-    const mp_tensor x =
-        product_take(c, a->g, 1, product_as(a->mode.dtype), 4, MP_DIMS(v->b, v->h, v->w, v->c));
-    const mp_tensor w =
-        product_take(c, a->g, 2, a->mode, 4, MP_DIMS(v->o, v->c / v->groups, v->kh, v->kw));
+    int64_t dims[5];
+    const int rank = x_dims(a->v, dims);
+    const mp_tensor x = product_take(c, a->g, 1, product_as(a->mode.dtype), rank, dims);
 
-    return mp_conv2d(c, x, w, product_take(c, a->g, 3, a->mode, 1, MP_DIMS(v->o)), opts_of(v));
+    w_dims(a->v, dims);
+    const mp_tensor w = product_take(c, a->g, 2, a->mode, rank, dims);
+    return run(c, a->v, x, w, product_take(c, a->g, 3, a->mode, 1, MP_DIMS(dims[0])));
 }
 
 static void test_conv__thread_counts_give_the_same_bits(void **state)
@@ -171,9 +321,11 @@ static void test_conv__thread_counts_give_the_same_bits(void **state)
     mp_safetensors *g = mp_test_goldens("kernels/product_conv.safetensors");
 
     (void)state;
-    for (int i = 0; i < COUNT(tilings); i++)
-        for (int m = 0; m < PRODUCT_CONV; m++)
-            product_threads_agree(agree_run, &(agree_arg){g, &tilings[i], product_modes[m]});
+    for (int i = 0; i < TILINGS; i++)
+        for (int m = 0; m < PRODUCT_CONV; m++) {
+            const video_case v = tiling(i);
+            product_threads_agree(agree_run, &(agree_arg){g, &v, product_modes[m]});
+        }
     mp_safetensors_close(g);
 }
 
@@ -225,6 +377,59 @@ static void test_conv__nan_stays_within_its_patches(void **state)
     }
 }
 
+/* In time, too: the frame that holds the NaN is read by those on both sides of it.  Both a band of
+ * rows and patches. */
+static void test_conv__nan_stays_within_its_patches_in_time(void **state)
+{
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 1);
+        for (int64_t channels = 3; channels <= 32; channels += 29) {
+            const mp_tensor x =
+                product_integers(c, product_modes[0], 8, 5, MP_DIMS(1, 5, 3, 32, channels));
+            const mp_tensor w =
+                product_integers(c, product_modes[0], 9, 5, MP_DIMS(3, channels, 3, 3, 3));
+            ((float *)x.data)[((1 * 3 + 2) * 32 + 31) * channels + 1] = NAN; /* frame 1, a corner */
+            const mp_tensor y = mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){1, 1, 1, 1, 1});
+            mp_test_ok(c);
+            for (int64_t i = 0; i < mp_numel(y); i++) {
+                const int64_t column = i / 3 % 32, row = i / 96 % 3, frame = i / 288;
+                assert_true(isnan(((float *)y.data)[i]) ==
+                            (frame <= 2 && row >= 1 && column >= 30));
+            }
+        }
+        mp_device_close(c);
+    }
+}
+
+/* Frames of zeros that a causal model puts before its own, and padding in time, are one thing; so
+ * are frames with a kernel of one, and a batch of pictures. */
+static void test_conv__frames_of_zeros_are_padding_and_frames_alone_are_pictures(void **state)
+{
+    const video_case causal = {{1, 5, 40, 36, 6, 3, 3, 1, 1, 1, true}, 4, 3, 1, 0, 2};
+
+    (void)state;
+    for (const char *const *isa = mp_test_isas(); *isa; isa++) {
+        mp_ctx *c = mp_test_ctx(*isa, 2);
+        mp_tensor x = product_integers(c, product_modes[1], 1, 5, MP_DIMS(1, 4, 5, 40, 36));
+        mp_tensor w = product_integers(c, product_modes[1], 2, 5, MP_DIMS(6, 36, 3, 3, 3));
+        const mp_tensor y = run(c, &causal, after_zeros(c, &causal, x), w, MP_NONE);
+        const mp_tensor padded = mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){1, 1, 2, 1, 1});
+        mp_test_ok(c);
+        assert_int_equal(padded.dim[1], 6);
+        mp_test_same(y, mp_narrow_axis(c, padded, 1, 0, 4));
+
+        w = mp_narrow_axis(c, w, 2, 0, 1);
+        const mp_tensor video = mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){.padding = 1});
+        x = mp_reshape(x, 4, MP_DIMS(4, 5, 40, 36));
+        w = mp_reshape(w, 4, MP_DIMS(6, 36, 3, 3));
+        const mp_tensor pictures = mp_conv2d(c, x, w, MP_NONE, (mp_conv2d_opts){.padding = 1});
+        mp_test_ok(c);
+        mp_test_same(mp_reshape(video, 4, MP_DIMS(4, 5, 40, 6)), pictures);
+        mp_device_close(c);
+    }
+}
+
 typedef struct extra_arg {
     mp_tensor x, w;
     mp_conv2d_opts o;
@@ -234,17 +439,10 @@ static mp_tensor extra_run(mp_ctx *c, const void *arg)
 {
     const extra_arg *a = arg;
 
-    return mp_conv2d(c, a->x, a->w, MP_NONE, a->o);
-}
-
-static mp_tensor zeros(mp_ctx *c, product_mode mode, const int64_t *dims)
-{
-    mp_tensor t = mp_new(c, mode.store, 4, dims);
-
-    mp_test_ok(c);
-    t.dtype = mode.dtype;
-    memset(t.data, 0, mp_nbytes(t));
-    return t;
+    if (a->x.rank == 4)
+        return mp_conv2d(c, a->x, a->w, MP_NONE, a->o);
+    return mp_conv3d(c, a->x, a->w, MP_NONE,
+                     (mp_conv3d_opts){.padding = a->o.padding, .time_padding = a->o.padding});
 }
 
 /* Neither the picture (16 MiB widened) nor the patches (144 MiB) nor the weights (4.5 MiB) exist as
@@ -257,23 +455,38 @@ static void test_conv__no_operand_is_widened_as_a_whole(void **state)
     (void)state;
     for (int m = 0; m < COUNT(modes); m++) {
         mp_ctx *c = mp_test_ctx(NULL, 1);
-        const mp_tensor x = zeros(c, product_as(modes[m].dtype), MP_DIMS(1, 128, 128, 256));
-        const mp_tensor w = zeros(c, modes[m], MP_DIMS(512, 256, 3, 3));
+        const mp_tensor x = zeros(c, product_as(modes[m].dtype), 4, MP_DIMS(1, 128, 128, 256));
+        const mp_tensor w = zeros(c, modes[m], 4, MP_DIMS(512, 256, 3, 3));
         const extra_arg small = {
-            zeros(c, product_as(modes[m].dtype), MP_DIMS(1, 3, 3, 256)), w, {1, 1, 1}};
+            zeros(c, product_as(modes[m].dtype), 4, MP_DIMS(1, 3, 3, 256)), w, {1, 1, 1}};
         assert_in_range(product_extra(c, extra_run, &small, &(extra_arg){x, w, {1, 1, 1}}), 1,
                         mp_nbytes(w) + (5 << 20) + (1 << 17));
         mp_device_close(c);
     }
 }
 
+/* The same of a video (50 MiB widened, its patches 1.3 GiB): a slab of 4 MiB holds a band of three
+ * of its five frames. */
+static void test_conv__no_video_is_widened_as_a_whole(void **state)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 1);
+    const mp_tensor x = zeros(c, product_modes[1], 5, MP_DIMS(1, 5, 120, 208, 96));
+    const mp_tensor w = zeros(c, product_modes[1], 5, MP_DIMS(32, 96, 3, 3, 3));
+    const extra_arg small = {zeros(c, product_modes[1], 5, MP_DIMS(1, 1, 1, 1, 96)), w, {1, 1, 1}};
+
+    (void)state;
+    assert_in_range(product_extra(c, extra_run, &small, &(extra_arg){x, w, {1, 1, 1}}), 1,
+                    mp_nbytes(w) + (5 << 20) + (1 << 17));
+    mp_device_close(c);
+}
+
 /* A band of a few rows of 32 channels, 256 KiB, and not the picture (16 MiB widened). */
 static void test_conv__depthwise_holds_a_band_of_rows(void **state)
 {
     mp_ctx *c = mp_test_ctx(NULL, 1);
-    const mp_tensor x = zeros(c, product_modes[2], MP_DIMS(1, 128, 128, 256));
-    const mp_tensor w = zeros(c, product_modes[2], MP_DIMS(256, 1, 3, 3));
-    const extra_arg small = {zeros(c, product_modes[2], MP_DIMS(1, 1, 1, 256)), w, {1, 1, 256}};
+    const mp_tensor x = zeros(c, product_modes[2], 4, MP_DIMS(1, 128, 128, 256));
+    const mp_tensor w = zeros(c, product_modes[2], 4, MP_DIMS(256, 1, 3, 3));
+    const extra_arg small = {zeros(c, product_modes[2], 4, MP_DIMS(1, 1, 1, 256)), w, {1, 1, 256}};
 
     (void)state;
     assert_in_range(product_extra(c, extra_run, &small, &(extra_arg){x, w, {1, 1, 256}}), 1,
@@ -286,17 +499,39 @@ static void test_conv__empty_pictures_and_no_channels_are_fine(void **state)
     mp_ctx *c = mp_test_ctx(NULL, 2);
     const float two[] = {2, -1};
     const mp_tensor b = mp_test_floats(c, MP_F16, 1, MP_DIMS(2), two);
-    const mp_tensor none = zeros(c, product_modes[1], MP_DIMS(0, 4, 4, 3));
+    const mp_tensor none = zeros(c, product_modes[1], 4, MP_DIMS(0, 4, 4, 3));
 
     (void)state;
-    mp_conv2d(c, none, zeros(c, product_modes[1], MP_DIMS(2, 3, 3, 3)), b, (mp_conv2d_opts){0});
+    mp_conv2d(c, none, zeros(c, product_modes[1], 4, MP_DIMS(2, 3, 3, 3)), b, (mp_conv2d_opts){0});
     mp_test_ok(c);
-    const mp_tensor y = mp_conv2d(c, zeros(c, product_modes[1], MP_DIMS(1, 4, 4, 0)),
-                                  zeros(c, product_modes[1], MP_DIMS(2, 0, 3, 3)), b,
+    const mp_tensor y = mp_conv2d(c, zeros(c, product_modes[1], 4, MP_DIMS(1, 4, 4, 0)),
+                                  zeros(c, product_modes[1], 4, MP_DIMS(2, 0, 3, 3)), b,
                                   (mp_conv2d_opts){.padding = 1});
     mp_test_ok(c);
     assert_int_equal(mp_numel(y), 32);
     for (int64_t i = 0; i < 32; i++)
+        assert_float_equal(product_at(y, i), two[i % 2], 0);
+    mp_device_close(c);
+}
+
+static void test_conv__empty_videos_and_no_channels_are_fine(void **state)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 2);
+    const float two[] = {2, -1};
+    const mp_tensor b = mp_test_floats(c, MP_F16, 1, MP_DIMS(2), two);
+    const mp_tensor none = zeros(c, product_modes[1], 5, MP_DIMS(0, 3, 4, 4, 3));
+
+    (void)state;
+    mp_tensor y = mp_conv3d(c, none, zeros(c, product_modes[1], 5, MP_DIMS(2, 3, 3, 3, 3)), b,
+                            (mp_conv3d_opts){0});
+    mp_test_ok(c);
+    assert_true(mp_same_shape(y, (mp_tensor){.rank = 5, .dim = {0, 1, 2, 2, 2}}));
+    y = mp_conv3d(c, zeros(c, product_modes[1], 5, MP_DIMS(1, 2, 4, 4, 0)),
+                  zeros(c, product_modes[1], 5, MP_DIMS(2, 0, 3, 3, 3)), b,
+                  (mp_conv3d_opts){.padding = 1, .time_padding = 1});
+    mp_test_ok(c);
+    assert_int_equal(mp_numel(y), 64);
+    for (int64_t i = 0; i < 64; i++)
         assert_float_equal(product_at(y, i), two[i % 2], 0);
     mp_device_close(c);
 }
@@ -348,17 +583,125 @@ static void test_conv__shapes_that_do_not_fit_are_refused(void **state)
     mp_device_close(c);
 }
 
+static void test_conv__dtypes_of_videos_are_refused_with_torchs_text(void **state)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 1);
+    const mp_tensor x = mp_new(c, MP_BF16, 5, MP_DIMS(1, 3, 3, 3, 2));
+    const mp_tensor fp8 = mp_new(c, MP_F8_E4M3, 5, MP_DIMS(1, 3, 3, 3, 2));
+    mp_tensor w = mp_new(c, MP_F8_E4M3, 5, MP_DIMS(4, 2, 1, 2, 2));
+    const mp_tensor one = mp_new(c, MP_F8_E4M3, 5, MP_DIMS(4, 2, 1, 1, 1));
+    const mp_tensor b = mp_new(c, MP_F8_E4M3, 1, MP_DIMS(4)),
+                    b16 = mp_new(c, MP_BF16, 1, MP_DIMS(4));
+
+    (void)state;
+    w.name = "transformer.vace_patch_embedding.weight";
+    mp_conv3d(c, x, w, b, (mp_conv3d_opts){.stride = 2});
+    mp_test_fails(
+        c, MP_EDTYPE,
+        "Input type (c10::BFloat16) and bias type (c10::Float8_e4m3fn) should be the same");
+    mp_conv3d(c, x, w, b16, (mp_conv3d_opts){.stride = 2});
+    assert_string_equal(mp_ctx_error(c)->op, "conv3d");
+    assert_string_equal(mp_ctx_error(c)->module, "transformer.vace_patch_embedding");
+    mp_test_fails(c, MP_EDTYPE, "expected scalar type BFloat16 but found Float8_e4m3fn");
+    mp_conv3d(c, fp8, w, b, (mp_conv3d_opts){.stride = 2});
+    mp_test_fails(c, MP_EDTYPE, "\"compute_columns3d\" not implemented for 'Float8_e4m3fn'");
+    mp_conv3d(c, fp8, one, b, (mp_conv3d_opts){0});
+    mp_test_fails(c, MP_EDTYPE, "\"slow_conv3d_cpu\" not implemented for 'Float8_e4m3fn'");
+    for (int i = 0; i < 4; i++) { /* any more than that, and torch makes columns */
+        const mp_conv3d_opts more[] = {
+            {.time_stride = 2}, {.stride = 2}, {.time_padding = 1}, {.padding = 1}};
+        mp_conv3d(c, fp8, one, MP_NONE, more[i]);
+        mp_test_fails(c, MP_EDTYPE, "\"compute_columns3d\" not implemented for 'Float8_e4m3fn'");
+    }
+    mp_device_close(c);
+}
+
+static void test_conv__shapes_of_videos_that_do_not_fit_are_refused(void **state)
+{
+    mp_ctx *c = mp_test_ctx(NULL, 1);
+    const mp_tensor x = mp_new(c, MP_F32, 5, MP_DIMS(1, 2, 3, 3, 4));
+    const mp_tensor w = mp_new(c, MP_F32, 5, MP_DIMS(6, 4, 3, 1, 1));
+    const mp_tensor b = mp_new(c, MP_F32, 1, MP_DIMS(4));
+
+    (void)state;
+    mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){0}); /* three taps on two frames */
+    mp_test_fails(c, MP_ESHAPE,
+                  "conv3d: input [1, 2, 3, 3, 4] (channels last) does not fit weight [6, 4, 3, 1, "
+                  "1] with strides 1 and 1, padding 0 and 0 in time and space, 1 groups");
+    mp_conv3d(c, x, w, b, (mp_conv3d_opts){.time_padding = 1});
+    mp_test_fails(c, MP_ESHAPE, "conv3d: bias [4] does not fit weight [6, 4, 3, 1, 1]");
+    mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){.time_padding = 1, .groups = 2});
+    mp_test_fails(c, MP_ESHAPE, "2 groups");
+    mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){.time_padding = 1, .time_stride = -1});
+    mp_test_fails(c, MP_ESHAPE, "strides -1 and 1");
+    mp_conv3d(c, x, w, MP_NONE, (mp_conv3d_opts){.time_padding = -1});
+    mp_test_fails(c, MP_ESHAPE, "padding -1 and 0");
+    mp_conv3d(c, mp_reshape(x, 4, MP_DIMS(2, 3, 3, 4)), w, MP_NONE, (mp_conv3d_opts){0});
+    mp_test_fails(c, MP_ESHAPE, "input [2, 3, 3, 4]");
+    mp_conv2d(c, x, w, MP_NONE, (mp_conv2d_opts){0});
+    mp_test_fails(c, MP_ESHAPE, "conv2d: input [1, 2, 3, 3, 4]");
+    mp_device_close(c);
+}
+
+static bool is_sanitized(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return true; /* its own memory would run out */
+#else
+    return false;
+#endif
+}
+
+/* Neither the result, nor the weights in their order, nor the slab: the op fails with it, and after
+ * that the context computes. */
+static void test_conv__running_out_of_memory_fails_the_op_and_no_more(void **state)
+{
+    const video_case v = {{1, 40, 40, 64, 8, 3, 3, 1, 1, 1, false}, 3, 3, 1, 1, 0};
+    struct rlimit before, low;
+    int failures = 0;
+
+    (void)state;
+    if (is_sanitized())
+        skip();
+    mp_ctx *c = mp_test_ctx(NULL, 2);
+    const mp_tensor x = product_integers(c, product_modes[0], 1, 5, MP_DIMS(1, 3, 40, 40, 64));
+    const mp_tensor w = product_integers(c, product_modes[0], 2, 5, MP_DIMS(8, 64, 3, 3, 3));
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    for (size_t room = 0;; room += (size_t)1 << 19) {
+        const mp_mark mark = mp_open(c);
+        low = before;
+        low.rlim_cur = product_address_space() + room;
+        assert_int_equal(setrlimit(RLIMIT_AS, &low), 0);
+        run(c, &v, x, w, MP_NONE);
+        assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+        mp_drop(c, mark);
+        if (!mp_failed(c))
+            break;
+        assert_string_equal(mp_ctx_error(c)->op, "conv3d");
+        mp_test_fails(c, MP_ENOMEM, "");
+        failures++;
+    }
+    assert_in_range(failures, 2, 16); /* weights of 54 KiB, a slab of 4 MiB, what workers need */
+    check_tiling(c, &v, product_modes[0]);
+    mp_device_close(c);
+}
+
 static void test_conv__only_the_result_stays_in_the_pool(void **state)
 {
     mp_ctx *c = mp_test_ctx(NULL, 1);
-    const mp_tensor x = zeros(c, product_modes[2], MP_DIMS(1, 8, 8, 32));
-    const mp_tensor w = zeros(c, product_modes[2], MP_DIMS(32, 32, 3, 3));
+    const mp_tensor x = zeros(c, product_modes[2], 4, MP_DIMS(1, 8, 8, 32));
+    const mp_tensor w = zeros(c, product_modes[2], 4, MP_DIMS(32, 32, 3, 3));
     const size_t before = mp_pool_get(c).live;
 
     (void)state;
     const mp_tensor y = mp_conv2d(c, x, w, MP_NONE, (mp_conv2d_opts){.padding = 1});
     mp_test_ok(c);
     assert_int_equal(mp_pool_get(c).live, before + mp_nbytes(y));
+    const mp_tensor z = mp_conv3d(c, mp_reshape(x, 5, MP_DIMS(1, 8, 1, 8, 32)),
+                                  mp_reshape(w, 5, MP_DIMS(32, 32, 3, 1, 3)), MP_NONE,
+                                  (mp_conv3d_opts){.time_padding = 1, .padding = 1});
+    mp_test_ok(c);
+    assert_int_equal(mp_pool_get(c).live, before + mp_nbytes(y) + mp_nbytes(z));
     mp_device_close(c);
 }
 
@@ -370,11 +713,18 @@ int main(void)
         cmocka_unit_test(test_conv__thread_counts_give_the_same_bits),
         cmocka_unit_test(test_conv__depthwise_gives_the_same_bits_on_every_instruction_set),
         cmocka_unit_test(test_conv__nan_stays_within_its_patches),
+        cmocka_unit_test(test_conv__nan_stays_within_its_patches_in_time),
+        cmocka_unit_test(test_conv__frames_of_zeros_are_padding_and_frames_alone_are_pictures),
         cmocka_unit_test(test_conv__no_operand_is_widened_as_a_whole),
+        cmocka_unit_test(test_conv__no_video_is_widened_as_a_whole),
         cmocka_unit_test(test_conv__depthwise_holds_a_band_of_rows),
         cmocka_unit_test(test_conv__empty_pictures_and_no_channels_are_fine),
+        cmocka_unit_test(test_conv__empty_videos_and_no_channels_are_fine),
         cmocka_unit_test(test_conv__dtypes_are_refused_with_torchs_text),
+        cmocka_unit_test(test_conv__dtypes_of_videos_are_refused_with_torchs_text),
         cmocka_unit_test(test_conv__shapes_that_do_not_fit_are_refused),
+        cmocka_unit_test(test_conv__shapes_of_videos_that_do_not_fit_are_refused),
+        cmocka_unit_test(test_conv__running_out_of_memory_fails_the_op_and_no_more),
         cmocka_unit_test(test_conv__only_the_result_stays_in_the_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,13 @@ static mp_tensor run_conv2d(mp_ctx *c)
                      (mp_conv2d_opts){.stride = 2, .padding = 1, .groups = 2});
 }
 
+static mp_tensor run_conv3d(mp_ctx *c)
+{
+    return mp_conv3d(c, zeros(c, MP_BF16, 5, MP_DIMS(1, 5, 8, 6, 4)),
+                     zeros(c, MP_BF16, 5, MP_DIMS(6, 2, 3, 3, 3)), MP_NONE,
+                     (mp_conv3d_opts){.time_stride = 2, .stride = 2, .padding = 1, .groups = 2});
+}
+
 static mp_tensor run_attn_softmax(mp_ctx *c)
 {
     const mp_tensor kv = zeros(c, MP_F32, 3, MP_DIMS(2, 5, 4));
@@ -167,6 +174,7 @@ static const struct work {
     {"linear", run_linear, MP_BF16, 2 * 6 * 7 * 5, BF16 *(30 + 7 + 42) + F8 * 35},
     {"matmul", run_matmul, MP_F32, 2 * 2 * 3 * 7 * 5, F32 *(30 + 70 + 42)},
     {"conv2d", run_conv2d, MP_BF16, 2 * (4 * 3 * 6) * (2 * 9), BF16 *(192 + 108 + 72)},
+    {"conv3d", run_conv3d, MP_BF16, 2 * (2 * 4 * 3 * 6) * (2 * 27), BF16 *(960 + 324 + 144)},
     {"attn_softmax", run_attn_softmax, MP_F32, 4 * (2 * 4) * 3 * 5 * 2, F32 *(48 + 2 * 40 + 48)},
     {"attn_linear", run_attn_linear, MP_F32, 4 * (2 * 2) * 3 * 4 * 5, F32 * 4 * 48},
     {"attn_multiscale_linear", run_multiscale_linear, MP_F32, 4 * 2 * 6 * 4 * 5, F32 *(144 + 48)},

@@ -208,6 +208,16 @@ static mp_tensor run_conv3(mp_ctx *c, const mp_tensor *t)
     return mp_conv2d(c, t[0], t[1], t[2], (mp_conv2d_opts){.padding = 1});
 }
 
+static mp_tensor run_conv3d(mp_ctx *c, const mp_tensor *t)
+{
+    return mp_conv3d(c, t[0], t[1], t[2], (mp_conv3d_opts){.time_padding = 1, .padding = 1});
+}
+
+static mp_tensor run_time_conv(mp_ctx *c, const mp_tensor *t)
+{
+    return mp_conv3d(c, t[0], t[1], t[2], (mp_conv3d_opts){.time_stride = 2});
+}
+
 static mp_tensor run_depthwise(mp_ctx *c, const mp_tensor *t)
 {
     return mp_conv2d(c, t[0], t[1], MP_NONE, (mp_conv2d_opts){.padding = 1, .groups = 8});
@@ -357,11 +367,17 @@ static mp_tensor run_embedding(mp_ctx *c, const mp_tensor *t)
     {                                    \
         .rank = 4, .dim = { a, b, c, d } \
     }
+#define S5(a, b, c, d, e)                   \
+    {                                       \
+        .rank = 5, .dim = { a, b, c, d, e } \
+    }
 
 static const computation computations[] = {
     {"linear", run_linear, 3, {S2(ROWS, WIDTH), S2(8, WIDTH), S1(8)}},
     {"matmul", run_matmul, 2, {S3(2, 5, 7), S3(2, 7, 9)}},
     {"conv2d", run_conv3, 3, {S4(1, 5, 6, 8), S4(16, 8, 3, 3), S1(16)}},
+    {"conv3d", run_conv3d, 3, {S5(1, 3, 2, 16, 32), S5(4, 32, 3, 3, 3), S1(4)}},
+    {"conv3d in time", run_time_conv, 3, {S5(1, 5, 2, 3, 8), S5(16, 8, 3, 1, 1), S1(16)}},
     {"depthwise", run_depthwise, 2, {S4(1, 5, 6, 8), S4(8, 1, 3, 3)}},
     {"sdpa", run_sdpa, 4, {S3(1, 9, WIDTH), S3(1, 9, WIDTH), S3(1, 9, WIDTH), S2(1, 9)}},
     {"eager", run_eager, 4, {S3(1, 9, WIDTH), S3(1, 9, WIDTH), S3(1, 9, WIDTH), S2(1, 9)}},

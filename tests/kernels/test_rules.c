@@ -71,6 +71,26 @@ static mp_tensor conv2d_bias(const cell *k)
     return mp_conv2d(k->c, X(1, 2, 2, 4), P(3, 4, 1, 1), P(3), (mp_conv2d_opts){0});
 }
 
+static mp_tensor conv3d(const cell *k)
+{
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 2, 1, 1), MP_NONE, (mp_conv3d_opts){0});
+}
+
+static mp_tensor conv3d_bias(const cell *k)
+{
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 2, 1, 1), P(3), (mp_conv3d_opts){0});
+}
+
+static mp_tensor conv3d_1x1x1(const cell *k)
+{
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 1, 1, 1), MP_NONE, (mp_conv3d_opts){0});
+}
+
+static mp_tensor conv3d_1x1x1_bias(const cell *k)
+{
+    return mp_conv3d(k->c, X(1, 2, 2, 2, 4), P(3, 4, 1, 1, 1), P(3), (mp_conv3d_opts){0});
+}
+
 static mp_tensor group_norm(const cell *k)
 {
     return mp_group_norm(k->c, X(1, 2, 4), 2, P(4), P(4), 1e-5f);
@@ -278,7 +298,10 @@ static const struct runner {
     {"bmm", bmm},
     {"conv2d", conv2d},
     {"conv2d_bias", conv2d_bias},
-    {"conv3d_bias", NULL},
+    {"conv3d", conv3d},
+    {"conv3d_bias", conv3d_bias},
+    {"conv3d_1x1x1", conv3d_1x1x1},
+    {"conv3d_1x1x1_bias", conv3d_1x1x1_bias},
     {"layer_norm", layer_norm},
     {"rms_norm", rms_norm},
     {"rms_diffusers", rms_diffusers},
@@ -432,7 +455,7 @@ static void test_rules__composite_and_other_ops_refuse_what_torch_refuses(void *
     (void)state;
     mp_ctx *c = mp_test_ctx(NULL, 1);
 
-    assert_int_equal(check_table(c, "kernels/op_dtype_more.csv"), 275);
+    assert_int_equal(check_table(c, "kernels/op_dtype_more.csv"), 350);
     mp_device_close(c);
 }
 
