@@ -388,15 +388,16 @@ static void conv_task(void *arg, int64_t task, int worker)
     const int64_t begin = (conv_first(p) - conv_frame(p)) * runs;
     const int64_t end = (conv_end(p) - conv_frame(p)) * runs;
     const float *weights = p->weights + t.strip * strip_words;
+    const float *first = weights + begin * p->run * PANEL_N;
 
     if (p->pairs)
         panel_open();
     for (int64_t part = 0; part < p->parts; part++)
         for (int64_t run = begin; run < end; run++) {
             const float *b = weights + (run * p->run + part * p->chunk) * PANEL_N;
-            const float *after = run + 1 < end
-                                     ? b + p->run * PANEL_N
-                                     : weights + (begin * p->run + (part + 1) * p->chunk) * PANEL_N;
+            const float *after = run + 1 < end         ? b + p->run * PANEL_N
+                                 : part + 1 < p->parts ? first + (part + 1) * p->chunk * PANEL_N
+                                                       : first; /* the next task's */
             for (int64_t s = 0; s < t.strips; s++)
                 conv_multiply(p, &t, s, run, part, b + s * strip_words,
                               s + 1 < t.strips ? b + (s + 1) * strip_words : after,
