@@ -15,7 +15,8 @@ enum {
     ATTN_TASKS = 16,
     ATTN_EAGER_Q = 192,
     ATTN_SCORES = 1 << 18,
-    ATTN_N = 256 /* tokens at a time of linear attention */
+    ATTN_N = 256,       /* tokens at a time of linear attention */
+    ATTN_TOGETHER = 256 /* values of a token in neighbouring heads, about as many */
 };
 
 #if defined(__AVX512F__)
@@ -571,116 +572,161 @@ static void attn_softmax(mp_ctx *c, mp_tensor q, mp_tensor k, mp_tensor v, const
         mp_parallel(c, q.dim[0] * p.heads * p.blocks, eager ? eager_task : flash_task, &p);
 }
 
-/* Tokens [n0, n0+n) of one head as fp32 rows `ld` apart, optionally rectified. */
-static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_t head, int64_t n0,
-                        int64_t n, int64_t d, bool relu, float *to, int64_t ld)
+/* Tokens [n0, n0+n) of `heads` neighbouring heads as fp32 rows `ld` apart, optionally rectified. */
+static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_t head,
+                        int64_t heads, int64_t n0, int64_t n, int64_t d, bool relu, float *to,
+                        int64_t ld)
 {
     const size_t size = mp_dtype_size(h->t.store);
+    const bool together = h->head == d;
 
     for (int64_t i = 0; i < n; i++) {
         const int64_t at = h->at + (batch * tokens + n0 + i) * h->token + head * h->head;
+        const char *from = (const char *)h->t.data + (size_t)at * size;
         float *row = to + i * ld;
-        vec_widen(h->t.store, (const char *)h->t.data + (size_t)at * size, row, d);
+        for (int64_t g = 0; g < (together ? 1 : heads); g++)
+            vec_widen(h->t.store, from + (size_t)(g * h->head) * size, row + g * d,
+                      together ? heads * d : d);
         if (relu)
-            act_run(MP_ACT_RELU, h->t.dtype, MP_E4M3_SATURATE, row, row, d);
-    }
-}
-
-/* Scratch of linear attention, e = d + 1: tokens [N, d] as they come, packed [N, e], turned [e, N];
- * the state [e, d] and packed [d, e]; the result [N, e]. */
-typedef struct linear_state {
-    float *rows, *packed, *turned, *state, *packed_state, *out;
-    int64_t wide; /* e filled up */
-} linear_state;
-
-static linear_state linear_place(int64_t d, float *at)
-{
-    linear_state s = {.rows = at, .wide = panel_n(d + 1)};
-    const int64_t rows = panel_m(false, d + 1);
-
-    s.packed = s.rows + panel_m(false, ATTN_N) * d;
-    s.turned = s.packed + ATTN_N * s.wide;
-    s.state = s.turned + rows * ATTN_N;
-    s.packed_state = s.state + panel_up(rows, PANEL_N) * s.wide;
-    s.out = s.packed_state + d * s.wide;
-    return s;
-}
-
-static size_t attn_linear_floats(int64_t d)
-{
-    const int64_t wide = panel_n(d + 1), rows = panel_m(false, d + 1);
-    const int64_t tokens = panel_m(false, ATTN_N);
-
-    return (size_t)(tokens * (d + wide) + ATTN_N * (wide + rows) +
-                    (panel_up(rows, PANEL_N) + d) * wide);
-}
-
-/* state = sum over tokens of [v; 1] relu(k)^T, block after block. */
-static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t head,
-                              const linear_state *s)
-{
-    const int64_t d = a->d;
-
-    for (int64_t n0 = 0; n0 < a->tokens; n0 += ATTN_N) {
-        const int64_t n = vec_min(ATTN_N, a->tokens - n0);
-        load_tokens(&a->v, b, a->tokens, head, n0, n, d, false, s->rows, d);
-        panel_transpose(s->rows, d, panel_up(n, PANEL_TURN), d, s->turned, ATTN_N);
-        for (int64_t i = 0; i < n; i++)
-            s->turned[d * ATTN_N + i] = 1.0f;
-        load_tokens(&a->k, b, a->tokens, head, n0, n, d, true, s->rows, d);
-        panel_pack_rows(false, MP_F32, s->rows, d, n, d, NULL, s->packed);
-        panel_product(false, s->turned, ATTN_N, s->packed, panel_m(false, d + 1), panel_n(d), n,
-                      n0 > 0, s->state, s->wide);
+            act_run(MP_ACT_RELU, h->t.dtype, MP_E4M3_SATURATE, row, row, heads * d);
     }
 }
 
 typedef struct attn_linear_job {
     mp_ctx *c;
     const mp_attn_linear_args *a;
+    int64_t group, groups; /* heads of a task, tasks of a batch entry */
 } attn_linear_job;
 
-static void attn_linear_store(const attn_linear_job *j, int64_t b, int64_t head, int64_t token,
-                              const float *row)
+/* The same from rows to y. */
+static void store_tokens(const attn_linear_job *j, int64_t batch, int64_t head, int64_t heads,
+                         int64_t n0, int64_t n, const float *from, int64_t ld)
 {
     const mp_heads *y = &j->a->y;
-    const int64_t at = y->at + (b * j->a->tokens + token) * y->token + head * y->head;
+    const size_t size = mp_dtype_size(y->t.store);
+    const int64_t d = j->a->d;
+    const bool together = y->head == d;
 
-    vec_narrow(y->t.store, j->c->e4m3, row,
-               (char *)y->t.data + (size_t)at * mp_dtype_size(y->t.store), j->a->d);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = y->at + (batch * j->a->tokens + n0 + i) * y->token + head * y->head;
+        char *to = (char *)y->t.data + (size_t)at * size;
+        for (int64_t g = 0; g < (together ? 1 : heads); g++)
+            vec_narrow(y->t.store, j->c->e4m3, from + i * ld + g * d,
+                       to + (size_t)(g * y->head) * size, together ? heads * d : d);
+    }
+}
+
+/* Scratch of linear attention, e = d + 1: values, keys (or queries) and results [N, ld] as
+ * they come; values of a head, turned [e, N]; of each head the state [e, d] and packed [d, e]; the
+ * result of a head [N, e]. */
+typedef struct linear_state {
+    float *v, *k, *turned, *state, *packed, *room, *out;
+    int64_t ld, wide; /* of tokens; e filled up */
+    int64_t rows;     /* of a state, filled up to what packing reads */
+} linear_state;
+
+/* A strip of keys is read where it lies, so a row is as long as one. */
+static int64_t linear_ld(const attn_linear_job *j)
+{
+    return j->group * j->a->d > PANEL_N ? j->group * j->a->d : PANEL_N;
+}
+
+static linear_state linear_place(const attn_linear_job *j, float *at)
+{
+    const int64_t d = j->a->d;
+    linear_state s = {.v = at, .ld = linear_ld(j), .wide = panel_n(d + 1)};
+
+    s.rows = panel_up(panel_m(false, d + 1), PANEL_N);
+    s.k = s.v + ATTN_N * s.ld;
+    s.turned = s.k + ATTN_N * s.ld + PANEL_N; /* the last strip reads beyond its head */
+    s.state = s.turned + s.rows * ATTN_N;
+    s.packed = s.state + j->group * s.rows * s.wide;
+    s.room = s.packed + j->group * d * s.wide;
+    s.out = s.room + PANEL_N * d;
+    return s;
+}
+
+static size_t linear_floats(const attn_linear_job *j)
+{
+    const int64_t d = j->a->d, wide = panel_n(d + 1);
+    const int64_t rows = panel_up(panel_m(false, d + 1), PANEL_N);
+
+    return (size_t)(ATTN_N * (2 * linear_ld(j) + rows + wide) + j->group * (rows + d) * wide +
+                    PANEL_N * (d + 1));
+}
+
+/* y [m, n] = a b, or is added to y; the columns of b's strips are `apart` and its rows ldb floats
+ * apart; of the last strip no more is computed than n needs. */
+static void linear_product(const float *a, int64_t lda, const float *b, int64_t apart, int64_t ldb,
+                           int64_t m, int64_t n, int64_t k, bool add, float *y, int64_t ldy)
+{
+    for (int64_t j = 0; j < n; j += PANEL_N)
+        panel_strip(false, a, lda, b + j / PANEL_N * apart, ldb, m,
+                    n - j > PANEL_HALF ? PANEL_N : PANEL_HALF, k, add, y + j, ldy);
+}
+
+/* state = sum over tokens of [v; 1] relu(k)^T, block after block, of `heads` heads. */
+static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t head, int64_t heads,
+                              const linear_state *s)
+{
+    const int64_t d = a->d;
+
+    fill(s->k, ATTN_N * s->ld, ATTN_N * s->ld + PANEL_N, 0.0f);
+    for (int64_t i = 0; i < ATTN_N; i++)
+        s->turned[d * ATTN_N + i] = 1.0f;
+    for (int64_t n0 = 0; n0 < a->tokens; n0 += ATTN_N) {
+        const int64_t n = vec_min(ATTN_N, a->tokens - n0);
+        load_tokens(&a->v, b, a->tokens, head, heads, n0, n, d, false, s->v, s->ld);
+        load_tokens(&a->k, b, a->tokens, head, heads, n0, n, d, true, s->k, s->ld);
+        for (int64_t h = 0; h < heads; h++) {
+            panel_transpose(s->v + h * d, s->ld, panel_up(n, PANEL_TURN), d, s->turned, ATTN_N);
+            linear_product(s->turned, ATTN_N, s->k + h * d, PANEL_N, s->ld, panel_m(false, d + 1),
+                           d, n, n0 > 0, s->state + h * s->rows * s->wide, s->wide);
+        }
+    }
 }
 
 static void attn_linear_task(void *arg, int64_t task, int worker)
 {
     const attn_linear_job *j = arg;
     const mp_attn_linear_args *a = j->a;
-    const int64_t d = a->d, e = d + 1, head = task % a->heads, b = task / a->heads;
-    const linear_state s = linear_place(d, mp_scratch(j->c, worker));
+    const int64_t d = a->d, e = d + 1, head = task % j->groups * j->group, b = task / j->groups;
+    const int64_t heads = vec_min(j->group, a->heads - head);
+    const linear_state s = linear_place(j, mp_scratch(j->c, worker));
 
-    attn_linear_state(a, b, head, &s);
-    panel_pack_columns(false, MP_F32, s.state, s.wide, e, d, s.rows, d, s.packed_state);
+    attn_linear_state(a, b, head, heads, &s);
+    for (int64_t h = 0; h < heads; h++)
+        panel_pack_columns(false, MP_F32, s.state + h * s.rows * s.wide, s.wide, e, d, s.room, d,
+                           s.packed + h * d * s.wide);
     for (int64_t n0 = 0; n0 < a->tokens; n0 += ATTN_N) {
         const int64_t n = vec_min(ATTN_N, a->tokens - n0);
-        load_tokens(&a->q, b, a->tokens, head, n0, n, d, true, s.rows, d);
-        panel_product(false, s.rows, d, s.packed_state, panel_m(false, n), s.wide, d, false, s.out,
-                      s.wide);
-        for (int64_t i = 0; i < n; i++) {
-            float *row = s.out + i * s.wide;
-            const float norm = row[d] + a->eps;
-            for (int64_t k = 0; k < d; k++)
-                row[k] = row[k] / norm;
-            attn_linear_store(j, b, head, n0 + i, row);
+        load_tokens(&a->q, b, a->tokens, head, heads, n0, n, d, true, s.k, s.ld);
+        for (int64_t h = 0; h < heads; h++) {
+            linear_product(s.k + h * d, s.ld, s.packed + h * d * s.wide, PANEL_N * d, PANEL_N, n, e,
+                           d, false, s.out, s.wide);
+            for (int64_t i = 0; i < n; i++) {
+                const float *from = s.out + i * s.wide, norm = from[d] + a->eps;
+                float *row = s.v + i * s.ld + h * d;
+                for (int64_t k = 0; k < d; k++)
+                    row[k] = from[k] / norm;
+            }
         }
+        store_tokens(j, b, head, heads, n0, n, s.v, s.ld);
     }
 }
 
 static void attn_linear(mp_ctx *c, const mp_attn_linear_args *a)
 {
-    attn_linear_job j = {c, a};
+    attn_linear_job j = {.c = c, .a = a, .group = 1};
 
     if (mp_numel(a->y.t) == 0)
         return;
-    if (mp_scratch_reserve(c, attn_linear_floats(a->d) * sizeof(float)))
-        mp_parallel(c, a->batch * a->heads, attn_linear_task, &j);
+    if (a->d < ATTN_TOGETHER)
+        j.group = vec_min(ATTN_TOGETHER / a->d, vec_tasks(a->batch * a->heads, ATTN_TASKS));
+    j.group = vec_min(j.group, a->heads);
+    j.groups = vec_tasks(a->heads, j.group);
+    if (mp_scratch_reserve(c, linear_floats(&j) * sizeof(float)))
+        mp_parallel(c, a->batch * j.groups, attn_linear_task, &j);
 }
 
 /* One query against all keys: scores round to the dtype, are normalised in fp32, round again. */
@@ -709,22 +755,22 @@ static void attn_quadratic_task(void *arg, int64_t task, int worker)
     float *q = mp_scratch(j->c, worker), *k = q + n * d, *v = k + n * d, *s = v + n * d;
     float *row = s + n;
 
-    load_tokens(&a->q, b, n, head, 0, n, d, true, q, d);
-    load_tokens(&a->k, b, n, head, 0, n, d, true, k, d);
-    load_tokens(&a->v, b, n, head, 0, n, d, false, v, d);
+    load_tokens(&a->q, b, n, head, 1, 0, n, d, true, q, d);
+    load_tokens(&a->k, b, n, head, 1, 0, n, d, true, k, d);
+    load_tokens(&a->v, b, n, head, 1, 0, n, d, false, v, d);
     for (int64_t i = 0; i < n; i++) {
         quadratic_scores(j, q + i * d, k, s);
         memset(row, 0, (size_t)d * sizeof *row);
         for (int64_t t = 0; t < n; t++)
             for (int64_t x = 0; x < d; x++)
                 row[x] += v[t * d + x] * s[t];
-        attn_linear_store(j, b, head, i, row);
+        store_tokens(j, b, head, 1, i, 1, row, d);
     }
 }
 
 static void attn_quadratic(mp_ctx *c, const mp_attn_linear_args *a)
 {
-    attn_linear_job j = {c, a};
+    attn_linear_job j = {.c = c, .a = a};
 
     if (mp_numel(a->y.t) == 0)
         return;
