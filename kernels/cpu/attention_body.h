@@ -330,6 +330,16 @@ static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, i
     }
 }
 
+/* y [m, n] = a b, or is added to y; the columns of b's strips are `apart` and its rows ldb floats
+ * apart; of the last strip no more is computed than n needs. */
+static void attn_floats(const float *a, int64_t lda, const float *b, int64_t apart, int64_t ldb,
+                        int64_t m, int64_t n, int64_t k, bool add, float *y, int64_t ldy)
+{
+    for (int64_t j = 0; j < n; j += PANEL_N)
+        panel_strip(false, a, lda, b + j / PANEL_N * apart, ldb, m,
+                    n - j > PANEL_HALF ? PANEL_N : PANEL_HALF, k, add, y + j, ldy);
+}
+
 /* m queries from the i-th of the task on meet the block. */
 static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i, int64_t m)
 {
@@ -343,14 +353,21 @@ static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i
         load_bias(p, f->head, first, m, f->k0, n, f->bias);
         fill(f->bias, m + n - 1, m - 1 + panel_n(n), 0.0f);
     }
-    panel_product(p->pairs, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, p->ld);
+    if (p->pairs)
+        panel_product(true, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, p->ld);
+    else
+        attn_floats(f->q + i * d, d, f->k, PANEL_N * d, PANEL_N, rows, n, d, false, f->s, p->ld);
     for (int64_t r = 0; r < m; r += PANEL_LANES)
         flash_rows(p, f, i + r, vec_min(PANEL_LANES, m - r),
                    mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * p->ld,
                    p->pairs ? (panel_half *)f->p + r * p->ld : NULL, n);
-    for (int64_t j = 0; j < wide; j += PANEL_N) /* strips are as long as all keys of the block */
-        panel_product(p->pairs, p->pairs ? f->p : f->s, p->pairs ? p->ld / 2 : p->ld,
-                      f->v + j * keys, rows, PANEL_N, panel_k(p->pairs, n), true,
+    if (!p->pairs) { /* strips are as long as all keys of the block */
+        attn_floats(f->s, p->ld, f->v, PANEL_N * keys, PANEL_N, rows, p->d, n, true,
+                    f->out + i * wide, wide);
+        return;
+    }
+    for (int64_t j = 0; j < wide; j += PANEL_N)
+        panel_product(true, f->p, p->ld / 2, f->v + j * keys, rows, PANEL_N, panel_k(true, n), true,
                       f->out + i * wide + j, wide);
 }
 
@@ -655,16 +672,6 @@ static size_t linear_floats(const attn_linear_job *j)
                     PANEL_N * (d + 1));
 }
 
-/* y [m, n] = a b, or is added to y; the columns of b's strips are `apart` and its rows ldb floats
- * apart; of the last strip no more is computed than n needs. */
-static void linear_product(const float *a, int64_t lda, const float *b, int64_t apart, int64_t ldb,
-                           int64_t m, int64_t n, int64_t k, bool add, float *y, int64_t ldy)
-{
-    for (int64_t j = 0; j < n; j += PANEL_N)
-        panel_strip(false, a, lda, b + j / PANEL_N * apart, ldb, m,
-                    n - j > PANEL_HALF ? PANEL_N : PANEL_HALF, k, add, y + j, ldy);
-}
-
 /* state = sum over tokens of [v; 1] relu(k)^T, block after block, of `heads` heads. */
 static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t head, int64_t heads,
                               const linear_state *s)
@@ -680,8 +687,8 @@ static void attn_linear_state(const mp_attn_linear_args *a, int64_t b, int64_t h
         load_tokens(&a->k, b, a->tokens, head, heads, n0, n, d, true, s->k, s->ld);
         for (int64_t h = 0; h < heads; h++) {
             panel_transpose(s->v + h * d, s->ld, panel_up(n, PANEL_TURN), d, s->turned, ATTN_N);
-            linear_product(s->turned, ATTN_N, s->k + h * d, PANEL_N, s->ld, panel_m(false, d + 1),
-                           d, n, n0 > 0, s->state + h * s->rows * s->wide, s->wide);
+            attn_floats(s->turned, ATTN_N, s->k + h * d, PANEL_N, s->ld, panel_m(false, d + 1), d,
+                        n, n0 > 0, s->state + h * s->rows * s->wide, s->wide);
         }
     }
 }
@@ -702,8 +709,8 @@ static void attn_linear_task(void *arg, int64_t task, int worker)
         const int64_t n = vec_min(ATTN_N, a->tokens - n0);
         load_tokens(&a->q, b, a->tokens, head, heads, n0, n, d, true, s.k, s.ld);
         for (int64_t h = 0; h < heads; h++) {
-            linear_product(s.k + h * d, s.ld, s.packed + h * d * s.wide, PANEL_N * d, PANEL_N, n, e,
-                           d, false, s.out, s.wide);
+            attn_floats(s.k + h * d, s.ld, s.packed + h * d * s.wide, PANEL_N * d, PANEL_N, n, e, d,
+                        false, s.out, s.wide);
             for (int64_t i = 0; i < n; i++) {
                 const float *from = s.out + i * s.wide, norm = from[d] + a->eps;
                 float *row = s.v + i * s.ld + h * d;
