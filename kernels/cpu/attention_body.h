@@ -416,13 +416,17 @@ static int64_t eager_keys(const softmax_args *p, const float *s, const float *ma
     return far ? p->sk : n;
 }
 
-/* exp of x <= 0, but 0 below e^-80, 2e-35, which no sum of fp32 beside 1 shows: quotients, products
+/* exp(s - top), but 0 below e^-80, 2e-35, which no sum of fp32 beside 1 shows: quotients, products
  * and sums of denormals would take a hundred times as long. */
-static inline __attribute__((always_inline)) float eager_weight(float x)
+static void eager_weights(float *s, float top, int64_t n)
 {
-    const bool lost = x < -80.0f;
+    const reg far = reg_fill(-80.0f), none = reg_fill(0.0f);
 
-    return vec_select(lost, 0.0f, vec_exp(vec_select(lost, 0.0f, x)));
+    for (int64_t j = 0; j < n; j += REG_LANES) {
+        const int64_t m = vec_min(REG_LANES, n - j);
+        const reg x = reg_load(MP_F32, s, j, m) - reg_fill(top);
+        reg_store(MP_F32, MP_E4M3_SATURATE, reg_if_less(x, far, none, reg_exp(x)), s, j, m);
+    }
 }
 
 /* transformers' eager form: whole rows of scores, rounded after each step; bit for bit those of all
@@ -444,8 +448,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
         for (int64_t j = 0; j < n; j++)
             s[j] = s[j] / cap;
         vec_round(d, mode, s, n);
-        for (int64_t j = 0; j < n; j++)
-            s[j] = vec_tanh(s[j]);
+        act_run(MP_ACT_TANH, MP_F32, mode, s, s, n);
         vec_round(d, mode, s, n);
         for (int64_t j = 0; j < n; j++)
             s[j] = s[j] * cap;
@@ -461,9 +464,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
             s[j] = s[j] + (j >= begin && j < end ? (mask ? mask[j] : 0.0f) : p->lowest);
         vec_round(d, mode, s, n);
     }
-    const float top = vec_max(s, n);
-    for (int64_t j = 0; j < n; j++)
-        s[j] = eager_weight(s[j] - top);
+    eager_weights(s, vec_max(s, n), n);
     const float sum_ = vec_sum(s, n);
     for (int64_t j = 0; j < n; j++)
         s[j] = s[j] / sum_;
@@ -582,7 +583,7 @@ static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_
         float *row = to + i * ld;
         vec_widen(h->t.store, (const char *)h->t.data + (size_t)at * size, row, d);
         if (relu)
-            act_run(MP_ACT_RELU, h->t.dtype, MP_E4M3_SATURATE, row, row, d);
+            act_run(MP_ACT_RELU, MP_F32, MP_E4M3_SATURATE, row, row, d);
     }
 }
 

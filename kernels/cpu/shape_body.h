@@ -192,7 +192,27 @@ static inline resize_tap resize_tap_at(int64_t i, int64_t in, int64_t out)
 typedef struct resize_args {
     mp_ctx *c;
     mp_tensor x, y;
+    mp_dtype common;
 } resize_args;
+
+/* The channels of one pixel of the result: four pixels with their weights. */
+typedef struct resize_pixel {
+    mp_e4m3_overflow mode;
+    mp_tensor from[4], y; /* top left, top right, bottom left, bottom right */
+    float weight[4];
+} resize_pixel;
+
+REG void resize_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const resize_pixel *p = args;
+    reg sum = reg_fill(p->weight[1]) * reg_read(d, p->from[1], at, n);
+
+    (void)op;
+    sum = reg_fmadd(reg_fill(p->weight[0]), reg_read(d, p->from[0], at, n), sum);
+    sum = reg_fmadd(reg_fill(p->weight[2]), reg_read(d, p->from[2], at, n), sum);
+    sum = reg_fmadd(reg_fill(p->weight[3]), reg_read(d, p->from[3], at, n), sum);
+    reg_write(d, p->mode, sum, p->y, at, n);
+}
 
 static void resize_row(void *arg, int64_t row, int worker)
 {
@@ -200,31 +220,27 @@ static void resize_row(void *arg, int64_t row, int worker)
     const int64_t ch = p->x.dim[3], w = p->x.dim[2], h = p->x.dim[1];
     const int64_t batch = row / p->y.dim[1];
     const resize_tap v = resize_tap_at(row % p->y.dim[1], h, p->y.dim[1]);
-    float *buffer = mp_scratch(p->c, worker);
-    const float *top = vec_read(p->x, (batch * h + v.low) * w * ch, w * ch, buffer);
-    const float *bottom = vec_read(p->x, (batch * h + v.high) * w * ch, w * ch, buffer + w * ch);
-    float *out = vec_slot(p->y, row * p->y.dim[2] * ch, buffer + 2 * w * ch);
+    const int64_t top = (batch * h + v.low) * w, bottom = (batch * h + v.high) * w;
 
+    (void)worker;
     for (int64_t j = 0; j < p->y.dim[2]; j++) {
         const resize_tap u = resize_tap_at(j, w, p->y.dim[2]);
-        const float w00 = (1.0f - v.weight) * (1.0f - u.weight), w01 = (1.0f - v.weight) * u.weight;
-        const float w10 = v.weight * (1.0f - u.weight), w11 = v.weight * u.weight;
-        const int64_t left = u.low * ch, right = u.high * ch;
-        for (int64_t k = 0; k < ch; k++) {
-            float sum = fmaf(w00, top[left + k], w01 * top[right + k]);
-            sum = fmaf(w10, bottom[left + k], sum);
-            out[j * ch + k] = fmaf(w11, bottom[right + k], sum);
-        }
+        const resize_pixel pixel = {
+            .mode = p->c->e4m3,
+            .from = {reg_from(p->x, (top + u.low) * ch), reg_from(p->x, (top + u.high) * ch),
+                     reg_from(p->x, (bottom + u.low) * ch), reg_from(p->x, (bottom + u.high) * ch)},
+            .weight = {(1.0f - v.weight) * (1.0f - u.weight), (1.0f - v.weight) * u.weight,
+                       v.weight * (1.0f - u.weight), v.weight * u.weight},
+            .y = reg_from(p->y, (row * p->y.dim[2] + j) * ch)};
+        reg_run(resize_step, &pixel, 0, p->common, 0, ch);
     }
-    vec_commit(p->c->e4m3, p->y, row * p->y.dim[2] * ch, out, p->y.dim[2] * ch);
 }
 
 static void resize_bilinear(mp_ctx *c, mp_tensor x, mp_tensor y)
 {
-    resize_args p = {c, x, y};
+    resize_args p = {c, x, y, reg_common(reg_common(x.store, x), y)};
 
-    if (mp_scratch_reserve(c, (size_t)((2 * x.dim[2] + y.dim[2]) * x.dim[3]) * sizeof(float)))
-        mp_parallel(c, y.dim[0] * y.dim[1], resize_row, &p);
+    mp_parallel(c, y.dim[0] * y.dim[1], resize_row, &p);
 }
 
 static void measure(mp_ctx *c, mp_tensor x, mp_range *out)
