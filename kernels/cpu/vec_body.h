@@ -534,7 +534,8 @@ REG reg reg_exp(reg x)
     return reg_scale(p, n);
 }
 
-/* m / (m + 2), m = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1).  Within 2 ulp. */
+/* q = m / (m + 2), m = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), less what rounding m + 2 to s
+ * adds to it: q (m + 2 - s) / s, where 1 / s = (1 - q) / 2, about.  Within 2 ulp. */
 REG reg reg_tanh(reg x)
 {
     const reg to_int = reg_fill(12582912.0f), one = reg_fill(1.0f);
@@ -547,28 +548,9 @@ REG reg reg_tanh(reg x)
     p = reg_fma(p, r, reg_fill(4.9999994040e-1f));
     const reg scale = (reg)(((reg_bits)shifted << 23) + (127u << 23));
     const reg m = reg_fma(scale, reg_fma(r * r, p, r), scale - one);
-    return reg_signed(reg_divide(m, m + reg_fill(2.0f)), x);
-}
-
-/* erf: x + x times a polynomial of x^2 near 0, 1 - exp of a polynomial elsewhere (N. Juffa's
- * coefficients).  Within 2 ulp. */
-REG reg reg_erf(reg x)
-{
-    const reg z = x * x, size = reg_abs(x), a = reg_min(reg_fill(4.0f), size), s = a * a;
-    reg n, p = reg_fma(reg_fill(-5.96761703e-4f), z, reg_fill(4.99119423e-3f));
-
-    p = reg_fma(p, z, reg_fill(-2.67681349e-2f));
-    p = reg_fma(p, z, reg_fill(1.12819925e-1f));
-    p = reg_fma(p, z, reg_fill(-3.76125336e-1f));
-    p = reg_fma(p, z, reg_fill(1.28379166e-1f));
-    reg q = reg_fma(reg_fma(reg_fill(-1.72853470e-5f), a, reg_fill(3.83197126e-4f)), s,
-                    reg_fma(reg_fill(-3.88396438e-3f), a, reg_fill(2.42546219e-2f)));
-    q = reg_fma(q, a, reg_fill(-1.06777877e-1f));
-    q = reg_fma(q, a, reg_fill(-6.34846687e-1f));
-    q = reg_fma(q, a, reg_fill(-1.28717512e-1f));
-    q = reg_fma(q, a, -a);
-    const reg e = reg_exp_parts(q, &n), far = reg_fill(1.0f) - reg_scale(e, n);
-    return reg_if_less(reg_fill(0.927734375f), size, reg_signed(far, x), reg_fma(p, x, x));
+    const reg s = m + reg_fill(2.0f), q = reg_divide(m, s), lost = m - (s - reg_fill(2.0f));
+    const reg by = reg_max(reg_fma(q, reg_fill(-0.5f), reg_fill(0.4999f)), reg_fill(0.0f));
+    return reg_signed(reg_fma(-(q * lost), by, q), x);
 }
 
 REG reg reg_sigmoid(reg x)
