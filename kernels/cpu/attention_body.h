@@ -425,7 +425,9 @@ static void eager_weights(float *s, float top, int64_t n)
     for (int64_t j = 0; j < n; j += REG_LANES) {
         const int64_t m = vec_min(REG_LANES, n - j);
         const reg x = reg_load(MP_F32, s, j, m) - reg_fill(top);
-        reg_store(MP_F32, MP_E4M3_SATURATE, reg_if_less(x, far, none, reg_exp(x)), s, j, m);
+        reg e = x;
+        reg_exp(1, &e);
+        reg_store(MP_F32, MP_E4M3_SATURATE, reg_if_less(x, far, none, e), s, j, m);
     }
 }
 

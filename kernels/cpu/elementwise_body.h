@@ -22,85 +22,143 @@ static inline mp_tensor reg_from(mp_tensor t, int64_t at)
 /* x / 2 (1 + erf(x / sqrt 2)) = x / 2 e for x < 0, x / 2 (2 - e) else, with e = erfc(|x| / sqrt 2),
  * whose logarithm is a polynomial of |x|, minimax for e: 1 + erf is within 1.6e-8 of the true value
  * but for roundings, and a negative x cancels nothing. */
-REG reg gelu(reg x)
+REG void gelu(int k, reg *x)
 {
-    const reg a = reg_abs(x);
-    reg p = reg_fma(reg_fill(-1.971306801e-6f), a, reg_fill(2.736927672e-5f));
+    static const float c[] = {-1.971306801e-6f, 2.736927672e-5f,  -1.294023095e-4f,
+                              -9.407396283e-5f, 4.894896410e-3f,  -3.638682514e-2f,
+                              -3.182991147e-1f, -7.978852987e-1f};
+    const reg zero = reg_fill(0.0f), two = reg_fill(2.0f), half = reg_fill(0.5f);
+    reg a[REG_MOST], e[REG_MOST];
 
-    p = reg_fma(p, a, reg_fill(-1.294023095e-4f));
-    p = reg_fma(p, a, reg_fill(-9.407396283e-5f));
-    p = reg_fma(p, a, reg_fill(4.894896410e-3f));
-    p = reg_fma(p, a, reg_fill(-3.638682514e-2f));
-    p = reg_fma(p, a, reg_fill(-3.182991147e-1f));
-    p = reg_fma(p, a, reg_fill(-7.978852987e-1f));
-    const reg e = reg_exp(p * a);
-    return x * reg_fill(0.5f) * reg_if_less(x, reg_fill(0.0f), e, reg_fill(2.0f) - e);
+    REG_EACH(i, k)
+        a[i] = reg_abs(x[i]);
+    reg_polynomial(k, c, 8, a, e);
+    REG_EACH(i, k)
+        e[i] = e[i] * a[i];
+    reg_exp(k, e);
+    REG_EACH(i, k)
+        x[i] = x[i] * half * reg_if_less(x[i], zero, e[i], two - e[i]);
+}
+
+REG void gelu_tanh(int k, reg *x)
+{
+    const reg half = reg_fill(0.5f), one = reg_fill(1.0f);
+    reg t[REG_MOST];
+
+    REG_EACH(i, k)
+        t[i] = reg_fill(0.79788456080286535f) *
+               reg_fma(reg_fill(0.044715f), x[i] * x[i] * x[i], x[i]);
+    reg_tanh(k, t);
+    REG_EACH(i, k)
+        x[i] = half * x[i] * (one + t[i]);
+}
+
+REG void silu(int k, reg *x)
+{
+    reg e[REG_MOST];
+
+    REG_EACH(i, k)
+        e[i] = -x[i];
+    reg_exp(k, e);
+    REG_EACH(i, k)
+        x[i] = reg_divide(x[i], reg_fill(1.0f) + e[i]);
+}
+
+/* x tanh(log(1 + e)) = x (e^2 + 2 e) / (e^2 + 2 e + 2), e = exp(x); beyond 20 it is x. */
+REG void mish(int k, reg *x)
+{
+    const reg two = reg_fill(2.0f);
+    reg e[REG_MOST];
+
+    REG_EACH(i, k)
+        e[i] = reg_min(reg_fill(20.0f), x[i]);
+    reg_exp(k, e);
+    REG_EACH(i, k) {
+        const reg n = e[i] * (e[i] + two);
+        x[i] = x[i] * reg_divide(n, n + two);
+    }
+}
+
+REG void round_all(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
+{
+    REG_EACH(i, k)
+        x[i] = reg_round(d, mode, x[i]);
 }
 
 /* transformers' NewGELUActivation, every op of which rounds.  torch's x**3 of fp16 rounds once, of
  * bf16 after each product. */
-REG reg gelu_new(mp_dtype d, mp_e4m3_overflow mode, reg x)
+REG void gelu_new(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
-    const reg square = x * x;
-    reg t = reg_round(d, mode, (d == MP_BF16 ? reg_round(d, mode, square) : square) * x);
+    reg t[REG_MOST];
 
-    t = reg_round(d, mode, t * reg_fill(0.044715f));
-    t = reg_round(d, mode, x + t);
-    t = reg_round(d, mode, t * reg_fill(0.79788456080286535f));
-    t = reg_round(d, mode, reg_tanh(t));
-    t = reg_round(d, mode, reg_fill(1.0f) + t);
-    return reg_round(d, mode, reg_fill(0.5f) * x) * t;
+    REG_EACH(i, k) {
+        const reg square = x[i] * x[i];
+        t[i] = reg_round(d, mode, (d == MP_BF16 ? reg_round(d, mode, square) : square) * x[i]);
+        t[i] = reg_round(d, mode, t[i] * reg_fill(0.044715f));
+        t[i] = reg_round(d, mode, x[i] + t[i]);
+        t[i] = reg_round(d, mode, t[i] * reg_fill(0.79788456080286535f));
+    }
+    reg_tanh(k, t);
+    REG_EACH(i, k) {
+        t[i] = reg_round(d, mode, reg_fill(1.0f) + reg_round(d, mode, t[i]));
+        x[i] = reg_round(d, mode, reg_fill(0.5f) * x[i]) * t[i];
+    }
 }
 
 /* The number stays fp32, as torch keeps it for a Python one. */
-REG reg quick_gelu(mp_dtype d, mp_e4m3_overflow mode, reg x)
+REG void quick_gelu(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
-    const reg t = reg_round(d, mode, reg_fill(1.702f) * x);
+    reg t[REG_MOST];
 
-    return x * reg_round(d, mode, reg_sigmoid(t));
-}
-
-/* x tanh(log(1 + e)) = x (e^2 + 2 e) / (e^2 + 2 e + 2), e = exp(x); beyond 20 it is x. */
-REG reg mish(reg x)
-{
-    const reg two = reg_fill(2.0f), e = reg_exp(reg_min(reg_fill(20.0f), x)), n = e * (e + two);
-
-    return x * reg_divide(n, n + two);
+    REG_EACH(i, k)
+        t[i] = reg_round(d, mode, reg_fill(1.702f) * x[i]);
+    reg_sigmoid(k, t);
+    REG_EACH(i, k)
+        x[i] = x[i] * reg_round(d, mode, t[i]);
 }
 
 /* d: the dtype that x had and the result will have, for what rounds on the way; the caller rounds
  * the result. */
-REG reg act_value(mp_act act, mp_dtype d, mp_e4m3_overflow mode, reg x)
+REG void act_values(mp_act act, mp_dtype d, mp_e4m3_overflow mode, int k, reg *x)
 {
-    const reg zero = reg_fill(0.0f), half = reg_fill(0.5f), one = reg_fill(1.0f);
+    const reg zero = reg_fill(0.0f);
 
     switch (act) {
-    case MP_ACT_SILU:
-        return reg_divide(x, one + reg_exp(-x));
-    case MP_ACT_RELU: /* a NaN stays */
-        return reg_max(zero, x);
-    case MP_ACT_RELU6:
-        return reg_min(reg_fill(6.0f), reg_max(zero, x));
-    case MP_ACT_GELU:
-        return gelu(x);
-    case MP_ACT_GELU_TANH:
-        return half * x *
-               (one + reg_tanh(reg_fill(0.79788456080286535f) *
-                               reg_fma(reg_fill(0.044715f), x * x * x, x)));
-    case MP_ACT_QUICK_GELU:
-        return quick_gelu(d, mode, x);
-    case MP_ACT_TANH:
-        return reg_tanh(x);
-    case MP_ACT_SIGMOID:
-        return reg_sigmoid(x);
-    case MP_ACT_MISH:
-        return mish(x);
-    case MP_ACT_GELU_NEW:
-        return gelu_new(d, mode, x);
     case MP_ACT_NONE:
-        break;
+        return;
+    case MP_ACT_SILU:
+        silu(k, x);
+        return;
+    case MP_ACT_RELU: /* a NaN stays */
+        REG_EACH(i, k)
+            x[i] = reg_max(zero, x[i]);
+        return;
+    case MP_ACT_RELU6:
+        REG_EACH(i, k)
+            x[i] = reg_min(reg_fill(6.0f), reg_max(zero, x[i]));
+        return;
+    case MP_ACT_GELU:
+        gelu(k, x);
+        return;
+    case MP_ACT_GELU_TANH:
+        gelu_tanh(k, x);
+        return;
+    case MP_ACT_QUICK_GELU:
+        quick_gelu(k, d, mode, x);
+        return;
+    case MP_ACT_TANH:
+        reg_tanh(k, x);
+        return;
+    case MP_ACT_SIGMOID:
+        reg_sigmoid(k, x);
+        return;
+    case MP_ACT_MISH:
+        mish(k, x);
+        return;
+    case MP_ACT_GELU_NEW:
+        gelu_new(k, d, mode, x);
+        return;
     }
-    return x;
 }
 
 typedef struct act_args {
@@ -108,31 +166,42 @@ typedef struct act_args {
     mp_tensor x, u, y; /* u: only of a gate */
 } act_args;
 
-REG void activate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
+/* y = act(x): as many registers as n fills.  Of a gate act rounds to x's dtype and the product with
+ * u to y's. */
+REG void act_step(const act_args *p, mp_act act, bool gated, mp_dtype d, int64_t at, int64_t n)
 {
-    const act_args *p = args;
-    const reg x = reg_read(d, p->x, at, n);
+    const mp_dtype own = reg_own(d, p->x.dtype);
+    const int k = n > REG_LANES ? REG_MOST : 1;
+    const int64_t each = n > REG_LANES ? REG_LANES : n;
+    reg x[REG_MOST];
 
-    reg_write(d, p->mode, act_value((mp_act)act, reg_own(d, p->x.dtype), p->mode, x), p->y, at, n);
+    REG_EACH(i, k)
+        x[i] = reg_read(d, p->x, at + i * REG_LANES, each);
+    act_values(act, own, p->mode, k, x);
+    REG_EACH(i, k) {
+        if (gated)
+            x[i] = reg_round(own, p->mode, x[i]) * reg_read(d, p->u, at + i * REG_LANES, each);
+        reg_write(d, p->mode, x[i], p->y, at + i * REG_LANES, each);
+    }
 }
 
-/* act rounds to x's dtype, the product to y's. */
+REG void activate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
+{
+    act_step(args, (mp_act)act, false, d, at, n);
+}
+
 REG void gate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
 {
-    const act_args *p = args;
-    const mp_dtype own = reg_own(d, p->x.dtype);
-    const reg x = act_value((mp_act)act, own, p->mode, reg_read(d, p->x, at, n));
-
-    reg_write(d, p->mode, reg_round(own, p->mode, x) * reg_read(d, p->u, at, n), p->y, at, n);
+    act_step(args, (mp_act)act, true, d, at, n);
 }
 
 /* The steps of values [0, n) of an activation. */
 REG void act_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
 {
     switch (act) {
-#define ACT(id)                       \
-    case id:                          \
-        reg_run(step, &p, id, d, 0, n); \
+#define ACT(id)                                                \
+    case id:                                                   \
+        reg_run(step, &p, id, d, REG_MOST * REG_LANES, 0, n); \
         return;
         ACT(MP_ACT_NONE)
         ACT(MP_ACT_SILU)
@@ -220,7 +289,8 @@ REG reg scalar_value(mp_scalar_op op, reg x, reg a, reg b)
     case MP_SCALAR_CLIP: /* a NaN stays */
         return reg_min(b, reg_max(a, x));
     case MP_SCALAR_EXP:
-        return reg_exp(x);
+        reg_exp(1, &x);
+        break;
     }
     return x;
 }
@@ -243,7 +313,7 @@ static void cast_values(flat_args f, int64_t from, int64_t n)
     else if (y.store == MP_F32)
         vec_widen(x.store, x.data, y.data, n);
     else
-        reg_run(scalar_step, &f, MP_SCALAR_CAST, MP_DTYPE_COUNT, from, from + n);
+        reg_run(scalar_step, &f, MP_SCALAR_CAST, MP_DTYPE_COUNT, REG_LANES, from, from + n);
 }
 
 static void scalar_task(void *arg, int64_t task, int worker)
@@ -257,19 +327,19 @@ static void scalar_task(void *arg, int64_t task, int worker)
         cast_values(f, from, to - from);
         return;
     case MP_SCALAR_ADD:
-        reg_run(scalar_step, &f, MP_SCALAR_ADD, f.common, from, to);
+        reg_run(scalar_step, &f, MP_SCALAR_ADD, f.common, REG_LANES, from, to);
         return;
     case MP_SCALAR_MUL:
-        reg_run(scalar_step, &f, MP_SCALAR_MUL, f.common, from, to);
+        reg_run(scalar_step, &f, MP_SCALAR_MUL, f.common, REG_LANES, from, to);
         return;
     case MP_SCALAR_DIV:
-        reg_run(scalar_step, &f, MP_SCALAR_DIV, f.common, from, to);
+        reg_run(scalar_step, &f, MP_SCALAR_DIV, f.common, REG_LANES, from, to);
         return;
     case MP_SCALAR_CLIP:
-        reg_run(scalar_step, &f, MP_SCALAR_CLIP, f.common, from, to);
+        reg_run(scalar_step, &f, MP_SCALAR_CLIP, f.common, REG_LANES, from, to);
         return;
     case MP_SCALAR_EXP:
-        reg_run(scalar_step, &f, MP_SCALAR_EXP, f.common, from, to);
+        reg_run(scalar_step, &f, MP_SCALAR_EXP, f.common, REG_LANES, from, to);
         return;
     }
 }
@@ -383,9 +453,9 @@ static void binary_run(const void *arg, int64_t row, int64_t from, int64_t to)
                           binary_side_at(p->b, b_at, p->s->b[last]),
                           reg_from(p->y, row * p->cut.row)};
     if (p->op == MP_BINARY_ADD)
-        reg_run(binary_step, &r, MP_BINARY_ADD, p->common, from, to);
+        reg_run(binary_step, &r, MP_BINARY_ADD, p->common, REG_LANES, from, to);
     else
-        reg_run(binary_step, &r, MP_BINARY_MUL, p->common, from, to);
+        reg_run(binary_step, &r, MP_BINARY_MUL, p->common, REG_LANES, from, to);
 }
 
 static void binary_task(void *arg, int64_t task, int worker)
@@ -543,7 +613,7 @@ static void modulate_task(void *arg, int64_t task, int worker)
             vec_round(s.dtype, p->c->e4m3, scale, p->n);
         }
         const modulate_row row = modulate_row_at(p, r, scale, shift);
-        reg_run(modulate_step, &row, 0, p->common, 0, p->n);
+        reg_run(modulate_step, &row, 0, p->common, REG_LANES, 0, p->n);
     }
 }
 
@@ -558,7 +628,7 @@ static void add_gated_task(void *arg, int64_t task, int worker)
         if (modulate_begins(p, task, r, &at))
             vec_widen(p->scale.store, reg_from(p->scale, at).data, gate_, p->n);
         const modulate_row row = modulate_row_at(p, r, gate_, NULL);
-        reg_run(add_gated_step, &row, 0, p->common, 0, p->n);
+        reg_run(add_gated_step, &row, 0, p->common, REG_LANES, 0, p->n);
     }
 }
 
@@ -644,7 +714,7 @@ static void rope_task(void *arg, int64_t row, int worker)
         const int64_t at = (row * p->heads + h) * p->d;
         head.low = reg_from(p->x, at), head.high = reg_from(p->x, at + half);
         head.y_low = reg_from(p->y, at), head.y_high = reg_from(p->y, at + half);
-        reg_run(rope_step, &head, 0, p->common, 0, half);
+        reg_run(rope_step, &head, 0, p->common, REG_LANES, 0, half);
     }
 }
 

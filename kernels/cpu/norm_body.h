@@ -81,7 +81,7 @@ REG void norm_finish(const norm_args *p, norm_op op, const float *x, float mean,
                         .inner = p->w.dtype,
                         .y = reg_from(p->y, row * p->d)};
 
-    reg_run(norm_step, &n, op, p->y.store, 0, p->d);
+    reg_run(norm_step, &n, op, p->y.store, REG_LANES, 0, p->d);
 }
 
 /* (x - mean) / sqrt(var + eps) * w + b, variance of the whole population, two passes. */
@@ -375,9 +375,9 @@ static void group_apply_task(void *arg, int64_t task, int worker)
         row.x = reg_from(p->x, (sample * p->pixels + at) * p->d);
         row.y = reg_from(p->y, (sample * p->pixels + at) * p->d);
         if (p->plain)
-            reg_run(group_step, &row, true, p->common, 0, p->d);
+            reg_run(group_step, &row, true, p->common, REG_LANES, 0, p->d);
         else
-            reg_run(group_step, &row, false, p->common, 0, p->d);
+            reg_run(group_step, &row, false, p->common, REG_LANES, 0, p->d);
     }
 }
 

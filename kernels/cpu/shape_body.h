@@ -232,7 +232,7 @@ static void resize_row(void *arg, int64_t row, int worker)
             .weight = {(1.0f - v.weight) * (1.0f - u.weight), (1.0f - v.weight) * u.weight,
                        v.weight * (1.0f - u.weight), v.weight * u.weight},
             .y = reg_from(p->y, (row * p->y.dim[2] + j) * ch)};
-        reg_run(resize_step, &pixel, 0, p->common, 0, ch);
+        reg_run(resize_step, &pixel, 0, p->common, REG_LANES, 0, ch);
     }
 }
 

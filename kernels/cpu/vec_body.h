@@ -357,29 +357,32 @@ REG reg reg_round(mp_dtype d, mp_e4m3_overflow mode, reg v)
     return reg_load(d, some, 0, REG_LANES);
 }
 
-/* One register's worth of an operation, n values from the at-th on.  d: what all operands are
+/* A few registers' worth of an operation: n values from the at-th on.  d: what all operands are
  * stored as, or MP_DTYPE_COUNT where each has its own; op: whatever args mean by it. */
 typedef void reg_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n);
 
-REG void reg_steps(reg_step *step, const void *args, int op, mp_dtype d, int64_t from, int64_t to)
+/* Steps of `most` values each; what is left, of REG_LANES or fewer. */
+REG void reg_steps(reg_step *step, const void *args, int op, mp_dtype d, int64_t most, int64_t from,
+                   int64_t to)
 {
-    for (; from + REG_LANES <= to; from += REG_LANES)
-        step(args, op, d, from, REG_LANES);
-    if (from < to)
-        step(args, op, d, from, to - from);
+    for (; from + most <= to; from += most)
+        step(args, op, d, from, most);
+    for (; from < to; from += REG_LANES)
+        step(args, op, d, from, to - from < REG_LANES ? to - from : REG_LANES);
 }
 
 /* All steps of a run, once for each dtype that all operands may have. */
-REG void reg_run(reg_step *step, const void *args, int op, mp_dtype d, int64_t from, int64_t to)
+REG void reg_run(reg_step *step, const void *args, int op, mp_dtype d, int64_t most, int64_t from,
+                 int64_t to)
 {
     if (d == MP_F32)
-        reg_steps(step, args, op, MP_F32, from, to);
+        reg_steps(step, args, op, MP_F32, most, from, to);
     else if (d == MP_F16)
-        reg_steps(step, args, op, MP_F16, from, to);
+        reg_steps(step, args, op, MP_F16, most, from, to);
     else if (d == MP_BF16)
-        reg_steps(step, args, op, MP_BF16, from, to);
+        reg_steps(step, args, op, MP_BF16, most, from, to);
     else
-        reg_steps(step, args, op, MP_DTYPE_COUNT, from, to);
+        reg_steps(step, args, op, MP_DTYPE_COUNT, REG_LANES, from, to);
 }
 
 /* What two or more tensors are stored as and compute in, MP_DTYPE_COUNT if that is not one dtype. */
@@ -423,16 +426,16 @@ REG void vec_steps(reg_step *step, vec_convert v, mp_dtype d, int64_t n)
         memcpy(v.to, v.from, (size_t)n * sizeof(float));
         return;
     case MP_F16:
-        reg_steps(step, &v, MP_F16, MP_DTYPE_COUNT, 0, n);
+        reg_steps(step, &v, MP_F16, MP_DTYPE_COUNT, REG_LANES, 0, n);
         return;
     case MP_BF16:
-        reg_steps(step, &v, MP_BF16, MP_DTYPE_COUNT, 0, n);
+        reg_steps(step, &v, MP_BF16, MP_DTYPE_COUNT, REG_LANES, 0, n);
         return;
     case MP_F8_E4M3:
-        reg_steps(step, &v, MP_F8_E4M3, MP_DTYPE_COUNT, 0, n);
+        reg_steps(step, &v, MP_F8_E4M3, MP_DTYPE_COUNT, REG_LANES, 0, n);
         return;
     default:
-        reg_steps(step, &v, MP_F8_E5M2, MP_DTYPE_COUNT, 0, n);
+        reg_steps(step, &v, MP_F8_E5M2, MP_DTYPE_COUNT, REG_LANES, 0, n);
     }
 }
 
@@ -468,7 +471,7 @@ static void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64_t n)
     const vec_convert v = {mode, x, x};
 
     if (to != MP_F32)
-        reg_run(round_step, &v, to, to, 0, n);
+        reg_run(round_step, &v, to, to, REG_LANES, 0, n);
 }
 
 /* A run of a tensor as floats: in place when it is fp32, else widened into buffer. */
@@ -510,54 +513,85 @@ REG reg reg_signed(reg x, reg y)
     return (reg)((reg_bits)x | ((reg_bits)y & 0x80000000));
 }
 
-/* exp(r) of |r| <= ln 2 / 2 where x = n ln 2 + r; the polynomial is off by 3e-9 of the value. */
-REG reg reg_exp_parts(reg x, reg *n)
+/* What takes long chains of operations works on k registers at a time, in place: while one waits
+ * for its last step, the others have theirs. */
+#define REG_EACH(i, k) _Pragma("GCC unroll 4") for (int i = 0; i < (k); i++)
+enum { REG_MOST = 2 };
+
+/* p = c[0] x^(n-1) + c[1] x^(n-2) + .. */
+REG void reg_polynomial(int k, const float *c, int n, const reg *x, reg *p)
 {
+    REG_EACH(i, k)
+        p[i] = reg_fma(reg_fill(c[0]), x[i], reg_fill(c[1]));
+#pragma GCC unroll 8
+    for (int j = 2; j < n; j++)
+        REG_EACH(i, k)
+            p[i] = reg_fma(p[i], x[i], reg_fill(c[j]));
+}
+
+/* x = n ln 2 + r, |r| <= ln 2 / 2: r takes x's place; p = (exp(r) - 1 - r) / r^2, minimax: exp(r) is
+ * off by 3e-9 of its value. */
+REG void reg_exp_parts(int k, reg *x, reg *n, reg *p)
+{
+    static const float c[] = {1.3814547565e-3f, 8.3687482402e-3f, 4.1668392718e-2f,
+                              1.6666519642e-1f, 4.9999994040e-1f};
     const reg to_int = reg_fill(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
 
-    *n = reg_fma(x, reg_fill(1.44269504088896341f), to_int) - to_int;
-    const reg r = reg_fma(*n, reg_fill(2.12194440e-4f), reg_fma(*n, reg_fill(-0.693359375f), x));
-    reg p = reg_fma(reg_fill(1.3814547565e-3f), r, reg_fill(8.3687482402e-3f));
-    p = reg_fma(p, r, reg_fill(4.1668392718e-2f));
-    p = reg_fma(p, r, reg_fill(1.6666519642e-1f));
-    p = reg_fma(p, r, reg_fill(4.9999994040e-1f));
-    return reg_fma(reg_fma(p, r, reg_fill(1.0f)), r, reg_fill(1.0f));
+    REG_EACH(i, k)
+        n[i] = reg_fma(x[i], reg_fill(1.44269504088896341f), to_int) - to_int;
+    REG_EACH(i, k)
+        x[i] = reg_fma(n[i], reg_fill(-0.693359375f), x[i]);
+    REG_EACH(i, k)
+        x[i] = reg_fma(n[i], reg_fill(2.12194440e-4f), x[i]);
+    reg_polynomial(k, c, 5, x, p);
 }
 
 /* Within 2 ulp of the true value. */
-REG reg reg_exp(reg x)
+REG void reg_exp(int k, reg *x)
 {
-    reg n;
+    const reg one = reg_fill(1.0f);
+    reg n[REG_MOST], p[REG_MOST];
 
-    x = reg_min(reg_fill(89.0f), reg_max(reg_fill(-104.0f), x));
-    const reg p = reg_exp_parts(x, &n);
-    return reg_scale(p, n);
+    REG_EACH(i, k)
+        x[i] = reg_min(reg_fill(89.0f), reg_max(reg_fill(-104.0f), x[i]));
+    reg_exp_parts(k, x, n, p);
+    REG_EACH(i, k)
+        p[i] = reg_fma(p[i], x[i], one);
+    REG_EACH(i, k)
+        p[i] = reg_fma(p[i], x[i], one);
+    REG_EACH(i, k)
+        x[i] = reg_scale(p[i], n[i]);
 }
 
 /* q = m / (m + 2), m = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), less what rounding m + 2 to s
- * adds to it: q (m + 2 - s) / s, where 1 / s = (1 - q) / 2, about.  Within 2 ulp. */
-REG reg reg_tanh(reg x)
+ * adds to it: q (m + 2 - s) / s, where 1 / s = (1 - q) / 2, about.  Within 2.1 ulp. */
+REG void reg_tanh(int k, reg *x)
 {
-    const reg to_int = reg_fill(12582912.0f), one = reg_fill(1.0f);
-    const reg a = reg_min(reg_fill(10.0f), reg_abs(x)), y = a + a;
-    const reg shifted = reg_fma(y, reg_fill(1.44269504088896341f), to_int), n = shifted - to_int;
-    const reg r = reg_fma(n, reg_fill(2.12194440e-4f), reg_fma(n, reg_fill(-0.693359375f), y));
-    reg p = reg_fma(reg_fill(1.3814547565e-3f), r, reg_fill(8.3687482402e-3f));
-    p = reg_fma(p, r, reg_fill(4.1668392718e-2f));
-    p = reg_fma(p, r, reg_fill(1.6666519642e-1f));
-    p = reg_fma(p, r, reg_fill(4.9999994040e-1f));
-    const reg scale = (reg)(((reg_bits)shifted << 23) + (127u << 23));
-    const reg m = reg_fma(scale, reg_fma(r * r, p, r), scale - one);
-    const reg s = m + reg_fill(2.0f), q = reg_divide(m, s), lost = m - (s - reg_fill(2.0f));
-    const reg by = reg_max(reg_fma(q, reg_fill(-0.5f), reg_fill(0.4999f)), reg_fill(0.0f));
-    return reg_signed(reg_fma(-(q * lost), by, q), x);
+    const reg one = reg_fill(1.0f), two = reg_fill(2.0f), half = reg_fill(0.5f);
+    reg r[REG_MOST], n[REG_MOST], p[REG_MOST];
+
+    REG_EACH(i, k)
+        r[i] = reg_min(reg_fill(20.0f), reg_abs(x[i]) * two);
+    reg_exp_parts(k, r, n, p);
+    REG_EACH(i, k)
+        p[i] = reg_fma(r[i] * r[i], p[i], r[i]);
+    REG_EACH(i, k) {
+        const reg scale = reg_scale(one, n[i]), m = reg_fma(scale, p[i], scale - one);
+        const reg s = m + two, q = reg_divide(m, s), lost = m - (s - two);
+        const reg by = reg_max(half * reg_fill(0.9998f) - half * q, reg_fill(0.0f));
+        x[i] = reg_signed(reg_fma(-(q * lost), by, q), x[i]);
+    }
 }
 
-REG reg reg_sigmoid(reg x)
+REG void reg_sigmoid(int k, reg *x)
 {
     const reg one = reg_fill(1.0f);
 
-    return reg_divide(one, one + reg_exp(-x));
+    REG_EACH(i, k)
+        x[i] = -x[i];
+    reg_exp(k, x);
+    REG_EACH(i, k)
+        x[i] = reg_divide(one, one + x[i]);
 }
 
 /* y = exp(x - top), in place or not. */
@@ -565,8 +599,9 @@ static void vec_exps(const float *x, float top, float *y, int64_t n)
 {
     for (int64_t j = 0; j < n; j += REG_LANES) {
         const int64_t m = vec_min(REG_LANES, n - j);
-        reg_store(MP_F32, MP_E4M3_SATURATE, reg_exp(reg_load(MP_F32, x, j, m) - reg_fill(top)), y,
-                  j, m);
+        reg v = reg_load(MP_F32, x, j, m) - reg_fill(top);
+        reg_exp(1, &v);
+        reg_store(MP_F32, MP_E4M3_SATURATE, v, y, j, m);
     }
 }
 
