@@ -19,15 +19,14 @@ static inline mp_tensor reg_from(mp_tensor t, int64_t at)
     return t;
 }
 
-/* x / 2 (1 + erf(x / sqrt 2)) = x / 2 e for x < 0, x / 2 (2 - e) else, with e = erfc(|x| / sqrt 2),
- * whose logarithm is a polynomial of |x|, minimax for e: 1 + erf is within 1.6e-8 of the true value
- * but for roundings, and a negative x cancels nothing. */
+/* x / 2 (1 + erf(x / sqrt 2)), erf = 1 - e with x's sign, e = erfc(|x| / sqrt 2): its logarithm is a
+ * polynomial of |x|, minimax for e, so that erf is off by 1.6e-8 and what rounding adds. */
 REG void gelu(int k, reg *x)
 {
     static const float c[] = {-1.971306801e-6f, 2.736927672e-5f,  -1.294023095e-4f,
                               -9.407396283e-5f, 4.894896410e-3f,  -3.638682514e-2f,
                               -3.182991147e-1f, -7.978852987e-1f};
-    const reg zero = reg_fill(0.0f), two = reg_fill(2.0f), half = reg_fill(0.5f);
+    const reg one = reg_fill(1.0f), half = reg_fill(0.5f);
     reg a[REG_MOST], e[REG_MOST];
 
     REG_EACH(i, k)
@@ -37,7 +36,7 @@ REG void gelu(int k, reg *x)
         e[i] = e[i] * a[i];
     reg_exp(k, e);
     REG_EACH(i, k)
-        x[i] = x[i] * half * reg_if_less(x[i], zero, e[i], two - e[i]);
+        x[i] = x[i] * half * (one + reg_signed(one - e[i], x[i]));
 }
 
 REG void gelu_tanh(int k, reg *x)

@@ -43,14 +43,73 @@ static void move_task(void *arg, int64_t task, int worker)
 /* Elements at each side of a tile that turns within the first cache. */
 enum { MOVE_TILE = 32 };
 
-/* dst[i][j] = src[j][i]: rows of n elements, `to` elements apart, from n rows `from` apart. */
-static inline __attribute__((always_inline)) void turn_tile(char *dst, int64_t to, const char *src,
-                                                            int64_t from, int64_t rows, int64_t n,
-                                                            size_t size)
+typedef uint8_t turn_bytes __attribute__((vector_size(16)));
+typedef uint16_t turn_halves __attribute__((vector_size(16)));
+typedef uint32_t turn_words __attribute__((vector_size(16)));
+
+/* The lower or the upper halves of a and b, element by element in turns. */
+REG turn_bytes turn_zip(size_t size, bool upper, turn_bytes a, turn_bytes b)
 {
+    static const turn_words words[] = {{0, 4, 1, 5}, {2, 6, 3, 7}};
+    static const turn_halves halves[] = {{0, 8, 1, 9, 2, 10, 3, 11}, {4, 12, 5, 13, 6, 14, 7, 15}};
+    static const turn_bytes bytes[] = {
+        {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23},
+        {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}};
+
+    if (size == 4)
+        return (turn_bytes)__builtin_shuffle((turn_words)a, (turn_words)b, words[upper]);
+    if (size == 2)
+        return (turn_bytes)__builtin_shuffle((turn_halves)a, (turn_halves)b, halves[upper]);
+    return __builtin_shuffle(a, b, bytes[upper]);
+}
+
+/* A square of n = 16 / size elements a side, dst[i][j] = src[j][i], rows `to` and `from` elements
+ * apart.  Zipping row k with row k + n/2 turns the bits of (row, column) by one: log2 n times make
+ * the one the other. */
+REG void turn_square(char *dst, int64_t to, const char *src, int64_t from, size_t size)
+{
+    const int n = (int)(16 / size);
+    turn_bytes row[16], zipped[16];
+
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++)
+        memcpy(&row[k], src + (size_t)(k * from) * size, sizeof row[k]);
+#pragma GCC unroll 4
+    for (int turns = 1; turns < n; turns *= 2) {
+#pragma GCC unroll 8
+        for (int k = 0; k < n / 2; k++) {
+            zipped[2 * k] = turn_zip(size, false, row[k], row[k + n / 2]);
+            zipped[2 * k + 1] = turn_zip(size, true, row[k], row[k + n / 2]);
+        }
+#pragma GCC unroll 16
+        for (int k = 0; k < n; k++)
+            row[k] = zipped[k];
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++)
+        memcpy(dst + (size_t)(k * to) * size, &row[k], sizeof row[k]);
+}
+
+/* dst[i][j] = src[j][i]: rows of n elements, `to` elements apart, from n rows `from` apart. */
+REG void turn_tile(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t n,
+                   size_t size)
+{
+    const int64_t side = (int64_t)(16 / size), i_end = rows / side * side, j_end = n / side * side;
+
+    for (int64_t i = 0; i < i_end; i += side)
+        for (int64_t j = 0; j < j_end; j += side)
+            turn_square(dst + (size_t)(i * to + j) * size, to, src + (size_t)(j * from + i) * size,
+                        from, size);
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = i < i_end ? j_end : 0; j < n; j++)
             memcpy(dst + (size_t)(i * to + j) * size, src + (size_t)(j * from + i) * size, size);
+}
+
+/* The next tile's rows lie on as many pages, which the CPU does not fetch ahead by itself. */
+static inline void turn_fetch(const char *row, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(row + at);
 }
 
 /* MOVE_TILE rows of dst out of a plane of the last two dimensions, the first of which is the
@@ -71,6 +130,8 @@ static void turn_task(void *arg, int64_t task, int worker)
         const int64_t n = vec_min(MOVE_TILE, s->dim[last] - j);
         char *dst = m->dst + (size_t)(dst_at + j) * m->size;
         const char *src = m->src + (size_t)(src_at + j * from) * m->size;
+        for (int64_t k = j + MOVE_TILE; k < vec_min(s->dim[last], j + 2 * MOVE_TILE); k++)
+            turn_fetch(m->src + (size_t)(src_at + k * from) * m->size, (size_t)rows * m->size);
         if (m->size == 4)
             turn_tile(dst, to, src, from, rows, n, 4);
         else if (m->size == 2)

@@ -516,7 +516,11 @@ REG reg reg_signed(reg x, reg y)
 /* What takes long chains of operations works on k registers at a time, in place: while one waits
  * for its last step, the others have theirs. */
 #define REG_EACH(i, k) _Pragma("GCC unroll 4") for (int i = 0; i < (k); i++)
+#if defined(__AVX512F__)
+enum { REG_MOST = 3 };
+#else
 enum { REG_MOST = 2 };
+#endif
 
 /* p = c[0] x^(n-1) + c[1] x^(n-2) + .. */
 REG void reg_polynomial(int k, const float *c, int n, const reg *x, reg *p)
