@@ -1,5 +1,5 @@
-/* Elementwise kernels: registers of the operands widen, are computed on in fp32, and round where the
- * torch op would.  Included by kernels/cpu/isa.c only. */
+/* Elementwise kernels: registers of the operands widen, are computed on in fp32, and round where
+ * the torch op would.  Included by kernels/cpu/isa.c only. */
 
 REG reg reg_read(mp_dtype common, mp_tensor t, int64_t at, int64_t n)
 {
@@ -19,24 +19,24 @@ static inline mp_tensor reg_from(mp_tensor t, int64_t at)
     return t;
 }
 
-/* x / 2 (1 + erf(x / sqrt 2)), erf = 1 - e with x's sign, e = erfc(|x| / sqrt 2): its logarithm is a
- * polynomial of |x|, minimax for e, so that erf is off by 1.6e-8 and what rounding adds. */
+/* x / 2 (1 + erf(x / sqrt 2)), erf = 1 - e with x's sign, e = erfc(|x| / sqrt 2): its logarithm is
+ * a polynomial of |x|, minimax for e, so that erf is off by 1.6e-8 and what rounding adds. */
 REG void gelu(int k, reg *x)
 {
-    static const float c[] = {-1.971306801e-6f, 2.736927672e-5f,  -1.294023095e-4f,
-                              -9.407396283e-5f, 4.894896410e-3f,  -3.638682514e-2f,
+    static const float c[] = {-1.971306801e-6f, 2.736927672e-5f, -1.294023095e-4f,
+                              -9.407396283e-5f, 4.894896410e-3f, -3.638682514e-2f,
                               -3.182991147e-1f, -7.978852987e-1f};
     const reg one = reg_fill(1.0f), half = reg_fill(0.5f);
     reg a[REG_MOST], e[REG_MOST];
 
     REG_EACH(i, k)
-        a[i] = reg_abs(x[i]);
+    a[i] = reg_abs(x[i]);
     reg_polynomial(k, c, 8, a, e);
     REG_EACH(i, k)
-        e[i] = e[i] * a[i];
+    e[i] = e[i] * a[i];
     reg_exp(k, e);
     REG_EACH(i, k)
-        x[i] = x[i] * half * (one + reg_signed(one - e[i], x[i]));
+    x[i] = x[i] * half * (one + reg_signed(one - e[i], x[i]));
 }
 
 REG void gelu_tanh(int k, reg *x)
@@ -45,11 +45,10 @@ REG void gelu_tanh(int k, reg *x)
     reg t[REG_MOST];
 
     REG_EACH(i, k)
-        t[i] = reg_fill(0.79788456080286535f) *
-               reg_fma(reg_fill(0.044715f), x[i] * x[i] * x[i], x[i]);
+    t[i] = reg_fill(0.79788456080286535f) * reg_fma(reg_fill(0.044715f), x[i] * x[i] * x[i], x[i]);
     reg_tanh(k, t);
     REG_EACH(i, k)
-        x[i] = half * x[i] * (one + t[i]);
+    x[i] = half * x[i] * (one + t[i]);
 }
 
 REG void silu(int k, reg *x)
@@ -57,10 +56,10 @@ REG void silu(int k, reg *x)
     reg e[REG_MOST];
 
     REG_EACH(i, k)
-        e[i] = -x[i];
+    e[i] = -x[i];
     reg_exp(k, e);
     REG_EACH(i, k)
-        x[i] = reg_divide(x[i], reg_fill(1.0f) + e[i]);
+    x[i] = reg_divide(x[i], reg_fill(1.0f) + e[i]);
 }
 
 /* x tanh(log(1 + e)) = x (e^2 + 2 e) / (e^2 + 2 e + 2), e = exp(x); beyond 20 it is x. */
@@ -70,9 +69,10 @@ REG void mish(int k, reg *x)
     reg e[REG_MOST];
 
     REG_EACH(i, k)
-        e[i] = reg_min(reg_fill(20.0f), x[i]);
+    e[i] = reg_min(reg_fill(20.0f), x[i]);
     reg_exp(k, e);
-    REG_EACH(i, k) {
+    REG_EACH(i, k)
+    {
         const reg n = e[i] * (e[i] + two);
         x[i] = x[i] * reg_divide(n, n + two);
     }
@@ -81,7 +81,7 @@ REG void mish(int k, reg *x)
 REG void round_all(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
     REG_EACH(i, k)
-        x[i] = reg_round(d, mode, x[i]);
+    x[i] = reg_round(d, mode, x[i]);
 }
 
 /* transformers' NewGELUActivation, every op of which rounds.  torch's x**3 of fp16 rounds once, of
@@ -90,7 +90,8 @@ REG void gelu_new(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
     reg t[REG_MOST];
 
-    REG_EACH(i, k) {
+    REG_EACH(i, k)
+    {
         const reg square = x[i] * x[i];
         t[i] = reg_round(d, mode, (d == MP_BF16 ? reg_round(d, mode, square) : square) * x[i]);
         t[i] = reg_round(d, mode, t[i] * reg_fill(0.044715f));
@@ -98,7 +99,8 @@ REG void gelu_new(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
         t[i] = reg_round(d, mode, t[i] * reg_fill(0.79788456080286535f));
     }
     reg_tanh(k, t);
-    REG_EACH(i, k) {
+    REG_EACH(i, k)
+    {
         t[i] = reg_round(d, mode, reg_fill(1.0f) + reg_round(d, mode, t[i]));
         x[i] = reg_round(d, mode, reg_fill(0.5f) * x[i]) * t[i];
     }
@@ -110,10 +112,10 @@ REG void quick_gelu(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
     reg t[REG_MOST];
 
     REG_EACH(i, k)
-        t[i] = reg_round(d, mode, reg_fill(1.702f) * x[i]);
+    t[i] = reg_round(d, mode, reg_fill(1.702f) * x[i]);
     reg_sigmoid(k, t);
     REG_EACH(i, k)
-        x[i] = x[i] * reg_round(d, mode, t[i]);
+    x[i] = x[i] * reg_round(d, mode, t[i]);
 }
 
 /* d: the dtype that x had and the result will have, for what rounds on the way; the caller rounds
@@ -130,11 +132,11 @@ REG void act_values(mp_act act, mp_dtype d, mp_e4m3_overflow mode, int k, reg *x
         return;
     case MP_ACT_RELU: /* a NaN stays */
         REG_EACH(i, k)
-            x[i] = reg_max(zero, x[i]);
+        x[i] = reg_max(zero, x[i]);
         return;
     case MP_ACT_RELU6:
         REG_EACH(i, k)
-            x[i] = reg_min(reg_fill(6.0f), reg_max(zero, x[i]));
+        x[i] = reg_min(reg_fill(6.0f), reg_max(zero, x[i]));
         return;
     case MP_ACT_GELU:
         gelu(k, x);
@@ -175,9 +177,10 @@ REG void act_step(const act_args *p, mp_act act, bool gated, mp_dtype d, int64_t
     reg x[REG_MOST];
 
     REG_EACH(i, k)
-        x[i] = reg_read(d, p->x, at + i * REG_LANES, each);
+    x[i] = reg_read(d, p->x, at + i * REG_LANES, each);
     act_values(act, own, p->mode, k, x);
-    REG_EACH(i, k) {
+    REG_EACH(i, k)
+    {
         if (gated)
             x[i] = reg_round(own, p->mode, x[i]) * reg_read(d, p->u, at + i * REG_LANES, each);
         reg_write(d, p->mode, x[i], p->y, at + i * REG_LANES, each);
@@ -198,9 +201,9 @@ REG void gate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
 REG void act_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
 {
     switch (act) {
-#define ACT(id)                                                \
-    case id:                                                   \
-        reg_run(step, &p, id, d, REG_MOST * REG_LANES, 0, n); \
+#define ACT(id)                                              \
+    case id:                                                 \
+        reg_run(step, &p, id, d, REG_MOST *REG_LANES, 0, n); \
         return;
         ACT(MP_ACT_NONE)
         ACT(MP_ACT_SILU)
@@ -569,9 +572,8 @@ REG void add_gated_step(const void *args, int op, mp_dtype d, int64_t at, int64_
     const reg t = reg_load(MP_F32, p->scale, at, n) * reg_read(d, p->v, at, n);
 
     (void)op;
-    reg_write(d, p->mode,
-              reg_read(d, p->x, at, n) + reg_round(reg_own(d, p->product), p->mode, t), p->y, at,
-              n);
+    reg_write(d, p->mode, reg_read(d, p->x, at, n) + reg_round(reg_own(d, p->product), p->mode, t),
+              p->y, at, n);
 }
 
 static modulate_row modulate_row_at(const modulate_args *p, int64_t row, const float *scale,

@@ -105,11 +105,68 @@ REG void turn_tile(char *dst, int64_t to, const char *src, int64_t from, int64_t
             memcpy(dst + (size_t)(i * to + j) * size, src + (size_t)(j * from + i) * size, size);
 }
 
-/* The next tile's rows lie on as many pages, which the CPU does not fetch ahead by itself. */
-static inline void turn_fetch(const char *row, size_t bytes)
+/* Bytes of a result from which on it goes around the caches: its columns would fall into few sets
+ * of them, be read before they are written, and be gone before anybody reads them. */
+enum { MOVE_FAR = 1 << 20, MOVE_LINE = 64 };
+
+#if defined(__SSE2__)
+
+static inline void turn_stream(char *dst, const char *line)
 {
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(row + at);
+    for (int i = 0; i < MOVE_LINE; i += 16)
+        _mm_stream_si128((void *)(dst + i), _mm_load_si128((const void *)(line + i)));
+}
+
+/* What went around the caches is there for every thread. */
+static inline void turn_flush(void)
+{
+    _mm_sfence();
+}
+
+#else
+
+static inline void turn_stream(char *dst, const char *line)
+{
+    memcpy(dst, line, MOVE_LINE);
+}
+
+static inline void turn_flush(void)
+{
+}
+
+#endif
+
+/* As turn_tile, where rows of dst are whole lines of the cache. */
+REG void turn_lines(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, size_t size)
+{
+    const int64_t side = (int64_t)(16 / size), line = (int64_t)(MOVE_LINE / size);
+    _Alignas(MOVE_LINE) char lines[16 * MOVE_LINE];
+
+    for (int64_t i = 0; i < rows; i += side) {
+        for (int64_t j = 0; j < line; j += side)
+            turn_square(lines + (size_t)j * size, line, src + (size_t)(j * from + i) * size, from,
+                        size);
+        for (int64_t k = 0; k < side; k++)
+            turn_stream(dst + (size_t)((i + k) * to) * size, lines + k * MOVE_LINE);
+    }
+}
+
+/* rows rows of dst, n elements each. */
+REG void turn_rows(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t n,
+                   bool far, size_t size)
+{
+    const int64_t line = (int64_t)(MOVE_LINE / size);
+    const bool whole = far && rows % (int64_t)(16 / size) == 0 && to % line == 0 &&
+                       (uintptr_t)dst % MOVE_LINE == 0;
+    int64_t j = 0;
+
+    for (; whole && j + line <= n; j += line)
+        turn_lines(dst + (size_t)j * size, to, src + (size_t)(j * from) * size, from, rows, size);
+    for (; j < n; j += MOVE_TILE)
+        turn_tile(dst + (size_t)j * size, to, src + (size_t)(j * from) * size, from, rows,
+                  vec_min(MOVE_TILE, n - j), size);
+    if (whole)
+        turn_flush();
 }
 
 /* MOVE_TILE rows of dst out of a plane of the last two dimensions, the first of which is the
@@ -126,19 +183,15 @@ static void turn_task(void *arg, int64_t task, int worker)
 
     (void)worker;
     strided_row(s, task / bands * height + first, &dst_at, &src_at);
-    for (int64_t j = 0; j < s->dim[last]; j += MOVE_TILE) {
-        const int64_t n = vec_min(MOVE_TILE, s->dim[last] - j);
-        char *dst = m->dst + (size_t)(dst_at + j) * m->size;
-        const char *src = m->src + (size_t)(src_at + j * from) * m->size;
-        for (int64_t k = j + MOVE_TILE; k < vec_min(s->dim[last], j + 2 * MOVE_TILE); k++)
-            turn_fetch(m->src + (size_t)(src_at + k * from) * m->size, (size_t)rows * m->size);
-        if (m->size == 4)
-            turn_tile(dst, to, src, from, rows, n, 4);
-        else if (m->size == 2)
-            turn_tile(dst, to, src, from, rows, n, 2);
-        else
-            turn_tile(dst, to, src, from, rows, n, 1);
-    }
+    char *dst = m->dst + (size_t)dst_at * m->size;
+    const char *src = m->src + (size_t)src_at * m->size;
+    const bool far = m->cut.rows * m->cut.row * (int64_t)m->size >= MOVE_FAR;
+    if (m->size == 4)
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 4);
+    else if (m->size == 2)
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 2);
+    else
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 1);
 }
 
 /* Whether s turns large planes: the innermost dimension of dst is not that of src.  The latter then

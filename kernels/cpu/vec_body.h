@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -385,7 +385,8 @@ REG void reg_run(reg_step *step, const void *args, int op, mp_dtype d, int64_t m
         reg_steps(step, args, op, MP_DTYPE_COUNT, REG_LANES, from, to);
 }
 
-/* What two or more tensors are stored as and compute in, MP_DTYPE_COUNT if that is not one dtype. */
+/* What two or more tensors are stored as and compute in, MP_DTYPE_COUNT if that is not one dtype.
+ */
 static inline mp_dtype reg_common(mp_dtype d, mp_tensor t)
 {
     return t.store == d && t.dtype == d ? d : MP_DTYPE_COUNT;
@@ -526,15 +527,15 @@ enum { REG_MOST = 2 };
 REG void reg_polynomial(int k, const float *c, int n, const reg *x, reg *p)
 {
     REG_EACH(i, k)
-        p[i] = reg_fma(reg_fill(c[0]), x[i], reg_fill(c[1]));
+    p[i] = reg_fma(reg_fill(c[0]), x[i], reg_fill(c[1]));
 #pragma GCC unroll 8
     for (int j = 2; j < n; j++)
         REG_EACH(i, k)
-            p[i] = reg_fma(p[i], x[i], reg_fill(c[j]));
+    p[i] = reg_fma(p[i], x[i], reg_fill(c[j]));
 }
 
-/* x = n ln 2 + r, |r| <= ln 2 / 2: r takes x's place; p = (exp(r) - 1 - r) / r^2, minimax: exp(r) is
- * off by 3e-9 of its value. */
+/* x = n ln 2 + r, |r| <= ln 2 / 2: r takes x's place; p = (exp(r) - 1 - r) / r^2, minimax: exp(r)
+ * is off by 3e-9 of its value. */
 REG void reg_exp_parts(int k, reg *x, reg *n, reg *p)
 {
     static const float c[] = {1.3814547565e-3f, 8.3687482402e-3f, 4.1668392718e-2f,
@@ -542,11 +543,11 @@ REG void reg_exp_parts(int k, reg *x, reg *n, reg *p)
     const reg to_int = reg_fill(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
 
     REG_EACH(i, k)
-        n[i] = reg_fma(x[i], reg_fill(1.44269504088896341f), to_int) - to_int;
+    n[i] = reg_fma(x[i], reg_fill(1.44269504088896341f), to_int) - to_int;
     REG_EACH(i, k)
-        x[i] = reg_fma(n[i], reg_fill(-0.693359375f), x[i]);
+    x[i] = reg_fma(n[i], reg_fill(-0.693359375f), x[i]);
     REG_EACH(i, k)
-        x[i] = reg_fma(n[i], reg_fill(2.12194440e-4f), x[i]);
+    x[i] = reg_fma(n[i], reg_fill(2.12194440e-4f), x[i]);
     reg_polynomial(k, c, 5, x, p);
 }
 
@@ -557,14 +558,14 @@ REG void reg_exp(int k, reg *x)
     reg n[REG_MOST], p[REG_MOST];
 
     REG_EACH(i, k)
-        x[i] = reg_min(reg_fill(89.0f), reg_max(reg_fill(-104.0f), x[i]));
+    x[i] = reg_min(reg_fill(89.0f), reg_max(reg_fill(-104.0f), x[i]));
     reg_exp_parts(k, x, n, p);
     REG_EACH(i, k)
-        p[i] = reg_fma(p[i], x[i], one);
+    p[i] = reg_fma(p[i], x[i], one);
     REG_EACH(i, k)
-        p[i] = reg_fma(p[i], x[i], one);
+    p[i] = reg_fma(p[i], x[i], one);
     REG_EACH(i, k)
-        x[i] = reg_scale(p[i], n[i]);
+    x[i] = reg_scale(p[i], n[i]);
 }
 
 /* q = m / (m + 2), m = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), less what rounding m + 2 to s
@@ -575,11 +576,12 @@ REG void reg_tanh(int k, reg *x)
     reg r[REG_MOST], n[REG_MOST], p[REG_MOST];
 
     REG_EACH(i, k)
-        r[i] = reg_min(reg_fill(20.0f), reg_abs(x[i]) * two);
+    r[i] = reg_min(reg_fill(20.0f), reg_abs(x[i]) * two);
     reg_exp_parts(k, r, n, p);
     REG_EACH(i, k)
-        p[i] = reg_fma(r[i] * r[i], p[i], r[i]);
-    REG_EACH(i, k) {
+    p[i] = reg_fma(r[i] * r[i], p[i], r[i]);
+    REG_EACH(i, k)
+    {
         const reg scale = reg_scale(one, n[i]), m = reg_fma(scale, p[i], scale - one);
         const reg s = m + two, q = reg_divide(m, s), lost = m - (s - two);
         const reg by = reg_max(half * reg_fill(0.9998f) - half * q, reg_fill(0.0f));
@@ -592,10 +594,10 @@ REG void reg_sigmoid(int k, reg *x)
     const reg one = reg_fill(1.0f);
 
     REG_EACH(i, k)
-        x[i] = -x[i];
+    x[i] = -x[i];
     reg_exp(k, x);
     REG_EACH(i, k)
-        x[i] = reg_divide(one, one + x[i]);
+    x[i] = reg_divide(one, one + x[i]);
 }
 
 /* y = exp(x - top), in place or not. */

@@ -456,8 +456,9 @@ static const struct {
 static void test_elementwise__instruction_sets_and_thread_counts_give_the_same_bits(void **state)
 {
     static const mp_test_case exact[] = {
-        {"numbers", divided},  {"binary", twice_and_rows}, {"modulate", modulated},
-        {"casts", bytes_and_back}, {"sum", mp_sum},
+        {"numbers", divided},    {"binary", twice_and_rows},
+        {"modulate", modulated}, {"casts", bytes_and_back},
+        {"sum", mp_sum},
     };
     enum { N = 98014 };
     static float values[N];
