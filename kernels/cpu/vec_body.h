@@ -304,8 +304,10 @@ REG size_t reg_size(mp_dtype d)
     return d == MP_F32 ? 4 : d == MP_F16 || d == MP_BF16 ? 2 : 1;
 }
 
-/* n values from the at-th of `from` on, stored as d: REG_LANES of them or fewer, and zeros. */
-REG reg reg_load(mp_dtype d, const void *from, int64_t at, int64_t n)
+/* A dtype or a number of values that only the run knows is a call: the loops that matter know. */
+#define REG_KNOWN(d, n) (__builtin_constant_p(d) && __builtin_constant_p(n))
+
+REG reg reg_load_known(mp_dtype d, const void *from, int64_t at, int64_t n)
 {
     const char *p = (const char *)from + (size_t)at * reg_size(d);
     char some[sizeof(reg)] = {0};
@@ -323,7 +325,19 @@ REG reg reg_load(mp_dtype d, const void *from, int64_t at, int64_t n)
     return d == MP_F16 ? reg_of_f16(h) : reg_of_bf16(h);
 }
 
-REG void reg_store(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t at, int64_t n)
+static __attribute__((noinline)) reg reg_load_any(mp_dtype d, const void *from, int64_t at,
+                                                  int64_t n)
+{
+    return reg_load_known(d, from, at, n);
+}
+
+/* n values from the at-th of `from` on, stored as d: REG_LANES of them or fewer, and zeros. */
+REG reg reg_load(mp_dtype d, const void *from, int64_t at, int64_t n)
+{
+    return REG_KNOWN(d, n) ? reg_load_known(d, from, at, n) : reg_load_any(d, from, at, n);
+}
+
+REG void reg_store_known(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t at, int64_t n)
 {
     char *p = (char *)to + (size_t)at * reg_size(d), some[sizeof v];
     char *const full = n < REG_LANES ? some : p;
@@ -340,6 +354,20 @@ REG void reg_store(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t a
     }
     if (n < REG_LANES)
         memcpy(p, some, (size_t)n * reg_size(d));
+}
+
+static __attribute__((noinline)) void reg_store_any(mp_dtype d, mp_e4m3_overflow mode, reg v,
+                                                    void *to, int64_t at, int64_t n)
+{
+    reg_store_known(d, mode, v, to, at, n);
+}
+
+REG void reg_store(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t at, int64_t n)
+{
+    if (REG_KNOWN(d, n))
+        reg_store_known(d, mode, v, to, at, n);
+    else
+        reg_store_any(d, mode, v, to, at, n);
 }
 
 /* To d and back: a rounding point inside a fused kernel. */
