@@ -50,15 +50,15 @@ class Server:
         return took
 
 
-def take_turns(ours: Server, theirs: Server, rounds: int) -> tuple[float, float]:
-    """The minimum of each side, which has its turn after the other."""
-    best, spent, runs = [math.inf, math.inf], 0.0, 0
+def take_turns(servers: list[Server], rounds: int) -> list[float]:
+    """The minimum of each, which has its turn after the others."""
+    best, spent, runs = [math.inf] * len(servers), 0.0, 0
     while runs < MIN_RUNS * rounds or (runs < MAX_RUNS * rounds and spent < BUDGET * rounds):
-        for i, server in enumerate((ours, theirs)):
+        for i, server in enumerate(servers):
             took = server.seconds()
             best[i], spent = min(best[i], took), spent + took
         runs += 1
-    return best[0], best[1]
+    return best
 
 
 def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
@@ -68,12 +68,16 @@ def bench_ops(args: argparse.Namespace, env: dict[str, str]) -> list[dict]:
     table = []
     while case := ours.case():
         other = theirs.case()
+        skip = other is not None and other.pop("skip", False)
         if other is None or any(other[key] != case[key] for key in other):
             sys.exit(f"bench_ops offers {case}, bench_torch.py {other}: the two lists differ")
-        seconds, torch = take_turns(ours, theirs, args.rounds)
+        seconds, *torch = take_turns([ours] if skip else [ours, theirs], args.rounds)
         for server in (ours, theirs):
             server.send("next")
-        table.append(case | {"seconds": seconds, "torch": torch, "ratio": torch / seconds})
+        table.append(
+            case
+            | {"seconds": seconds, "torch": None if skip else torch[0], "ratio": None if skip else torch[0] / seconds}
+        )
     fp32 = {(row["op"], row["shape"]): row["seconds"] for row in table if row["dtype"] == "fp32"}
     for row in table:
         row["of_own_fp32"] = fp32[row["op"], row["shape"]] / row["seconds"]

@@ -337,7 +337,8 @@ static void attn_floats(const float *a, int64_t lda, const float *b, int64_t apa
 {
     for (int64_t j = 0; j < n; j += PANEL_N)
         panel_strip(false, a, lda, b + j / PANEL_N * apart, ldb, m,
-                    n - j > PANEL_HALF ? PANEL_N : PANEL_HALF, k, add, y + j, ldy);
+                    n - j > PANEL_HALF ? PANEL_N : PANEL_HALF, k, add, y + j, ldy,
+                    &(panel_ahead){0});
 }
 
 /* m queries from the i-th of the task on meet the block. */
@@ -434,13 +435,19 @@ static int64_t eager_keys(const softmax_args *p, const float *s, const float *ma
     return far ? p->sk : n;
 }
 
-/* exp of x <= 0, but 0 below e^-80, 2e-35, which no sum of fp32 beside 1 shows: quotients, products
+/* exp(s - top), but 0 below e^-80, 2e-35, which no sum of fp32 beside 1 shows: quotients, products
  * and sums of denormals would take a hundred times as long. */
-static inline __attribute__((always_inline)) float eager_weight(float x)
+static void eager_weights(float *s, float top, int64_t n)
 {
-    const bool lost = x < -80.0f;
+    const reg far = reg_fill(-80.0f), none = reg_fill(0.0f);
 
-    return vec_select(lost, 0.0f, vec_exp(vec_select(lost, 0.0f, x)));
+    for (int64_t j = 0; j < n; j += REG_LANES) {
+        const int64_t m = vec_min(REG_LANES, n - j);
+        const reg x = reg_load(MP_F32, s, j, m) - reg_fill(top);
+        reg e = x;
+        reg_exp(1, &e);
+        reg_store(MP_F32, MP_E4M3_SATURATE, reg_if_less(x, far, none, e), s, j, m);
+    }
 }
 
 /* transformers' eager form: whole rows of scores, rounded after each step; bit for bit those of all
@@ -462,8 +469,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
         for (int64_t j = 0; j < n; j++)
             s[j] = s[j] / cap;
         vec_round(d, mode, s, n);
-        for (int64_t j = 0; j < n; j++)
-            s[j] = vec_tanh(s[j]);
+        act_run(MP_ACT_TANH, MP_F32, mode, s, s, n);
         vec_round(d, mode, s, n);
         for (int64_t j = 0; j < n; j++)
             s[j] = s[j] * cap;
@@ -479,9 +485,7 @@ static void eager_row(const softmax_args *p, float *s, const float *bias, const 
             s[j] = s[j] + (j >= begin && j < end ? (mask ? mask[j] : 0.0f) : p->lowest);
         vec_round(d, mode, s, n);
     }
-    const float top = vec_max(s, n);
-    for (int64_t j = 0; j < n; j++)
-        s[j] = eager_weight(s[j] - top);
+    eager_weights(s, vec_max(s, n), n);
     const float sum_ = vec_sum(s, n);
     for (int64_t j = 0; j < n; j++)
         s[j] = s[j] / sum_;
@@ -605,7 +609,7 @@ static void load_tokens(const mp_heads *h, int64_t batch, int64_t tokens, int64_
             vec_widen(h->t.store, from + (size_t)(g * h->head) * size, row + g * d,
                       together ? heads * d : d);
         if (relu)
-            act_run(MP_ACT_RELU, h->t.dtype, MP_E4M3_SATURATE, row, row, heads * d);
+            act_run(MP_ACT_RELU, MP_F32, MP_E4M3_SATURATE, row, row, heads * d);
     }
 }
 

@@ -356,8 +356,8 @@ static void conv_multiply(const conv_job *p, const conv_tile *t, int64_t strip, 
     panel_ahead ahead = panel_ask(p->pairs, next, t->high * t->m, k);
 
     for (int64_t y = 0; y < t->high; y++, a += v->stride * p->row, sums += t->m * PANEL_N)
-        panel_strip(p->pairs, a, v->stride * p->pixel, b, t->m, columns, k, add, sums, PANEL_N,
-                    &ahead);
+        panel_strip(p->pairs, a, v->stride * p->pixel, b, PANEL_N, t->m, columns, k, add, sums,
+                    PANEL_N, &ahead);
 }
 
 static void conv_store(const conv_job *p, const conv_tile *t, float *bias)

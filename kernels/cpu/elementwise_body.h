@@ -1,190 +1,357 @@
-/* Elementwise kernels: widen a chunk, compute in fp32, round where the torch op would.  Included by
- * kernels/cpu/isa.c only. */
+/* Elementwise kernels: registers of the operands widen, are computed on in fp32, and round where
+ * the torch op would.  Included by kernels/cpu/isa.c only. */
 
-/* At most VEC_CHUNK values; y may be x.  torch's x**3 of fp16 rounds once, of bf16 after each
- * product. */
-static inline void gelu_new_run(mp_dtype d, mp_e4m3_overflow mode, const float *x, float *y,
-                                int64_t n)
+REG reg reg_read(mp_dtype common, mp_tensor t, int64_t at, int64_t n)
 {
-    float t[VEC_CHUNK], half[VEC_CHUNK];
+    return reg_load(reg_own(common, t.store), t.data, at, n);
+}
 
-    for (int64_t i = 0; i < n; i++)
-        t[i] = x[i] * x[i];
-    if (d == MP_BF16)
-        vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = t[i] * x[i];
-    vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = t[i] * 0.044715f;
-    vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = x[i] + t[i];
-    vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = t[i] * 0.79788456080286535f;
-    vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = vec_tanh(t[i]);
-    vec_round(d, mode, t, n);
-    for (int64_t i = 0; i < n; i++) {
-        t[i] = 1.0f + t[i];
-        half[i] = 0.5f * x[i];
+REG void reg_write(mp_dtype common, mp_e4m3_overflow mode, reg v, mp_tensor y, int64_t at,
+                   int64_t n)
+{
+    reg_store(reg_own(common, y.store), mode, v, y.data, at, n);
+}
+
+/* The tensor from its at-th value on. */
+static inline mp_tensor reg_from(mp_tensor t, int64_t at)
+{
+    t.data = (char *)t.data + (size_t)at * mp_dtype_size(t.store);
+    return t;
+}
+
+/* x / 2 (1 + erf(x / sqrt 2)), erf = 1 - e with x's sign, e = erfc(|x| / sqrt 2): its logarithm is
+ * a polynomial of |x|, minimax for e, so that erf is off by 1.6e-8 and what rounding adds. */
+REG void gelu(int k, reg *x)
+{
+    static const float c[] = {-1.971306801e-6f, 2.736927672e-5f, -1.294023095e-4f,
+                              -9.407396283e-5f, 4.894896410e-3f, -3.638682514e-2f,
+                              -3.182991147e-1f, -7.978852987e-1f};
+    const reg one = reg_fill(1.0f), half = reg_fill(0.5f);
+    reg a[REG_MOST], e[REG_MOST];
+
+    REG_EACH(i, k)
+    a[i] = reg_abs(x[i]);
+    reg_polynomial(k, c, 8, a, e);
+    REG_EACH(i, k)
+    e[i] = e[i] * a[i];
+    reg_exp(k, e);
+    REG_EACH(i, k)
+    x[i] = x[i] * half * (one + reg_signed(one - e[i], x[i]));
+}
+
+REG void gelu_tanh(int k, reg *x)
+{
+    const reg half = reg_fill(0.5f), one = reg_fill(1.0f);
+    reg t[REG_MOST];
+
+    REG_EACH(i, k)
+    t[i] = reg_fill(0.79788456080286535f) * reg_fma(reg_fill(0.044715f), x[i] * x[i] * x[i], x[i]);
+    reg_tanh(k, t);
+    REG_EACH(i, k)
+    x[i] = half * x[i] * (one + t[i]);
+}
+
+REG void silu(int k, reg *x)
+{
+    reg e[REG_MOST];
+
+    REG_EACH(i, k)
+    e[i] = -x[i];
+    reg_exp(k, e);
+    REG_EACH(i, k)
+    x[i] = reg_divide(x[i], reg_fill(1.0f) + e[i]);
+}
+
+/* x tanh(log(1 + e)) = x (e^2 + 2 e) / (e^2 + 2 e + 2), e = exp(x); beyond 20 it is x. */
+REG void mish(int k, reg *x)
+{
+    const reg two = reg_fill(2.0f);
+    reg e[REG_MOST];
+
+    REG_EACH(i, k)
+    e[i] = reg_min(reg_fill(20.0f), x[i]);
+    reg_exp(k, e);
+    REG_EACH(i, k)
+    {
+        const reg n = e[i] * (e[i] + two);
+        x[i] = x[i] * reg_divide(n, n + two);
     }
-    vec_round(d, mode, t, n);
-    vec_round(d, mode, half, n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = half[i] * t[i];
 }
 
-/* x * sigmoid(1.702 * x) of at most VEC_CHUNK values; what is inside rounds to the dtype twice. The
- * number stays fp32, as torch keeps it for a Python one.  y may be x. */
-static inline void quick_gelu_run(mp_dtype dtype, mp_e4m3_overflow mode, const float *x, float *y,
-                                  int64_t n)
+REG void round_all(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
-    float t[VEC_CHUNK];
-
-    for (int64_t i = 0; i < n; i++)
-        t[i] = 1.702f * x[i];
-    vec_round(dtype, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        t[i] = vec_sigmoid(t[i]);
-    vec_round(dtype, mode, t, n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] * t[i];
+    REG_EACH(i, k)
+    x[i] = reg_round(d, mode, x[i]);
 }
 
-/* At most VEC_CHUNK values, in place or not; the caller rounds y.  d: the dtype that x had and y
- * will have, for what rounds on the way. */
-static inline void act_run(mp_act act, mp_dtype d, mp_e4m3_overflow mode, const float *x, float *y,
-                           int64_t n)
+/* transformers' NewGELUActivation, every op of which rounds.  torch's x**3 of fp16 rounds once, of
+ * bf16 after each product. */
+REG void gelu_new(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
 {
+    reg t[REG_MOST];
+
+    REG_EACH(i, k)
+    {
+        const reg square = x[i] * x[i];
+        t[i] = reg_round(d, mode, (d == MP_BF16 ? reg_round(d, mode, square) : square) * x[i]);
+        t[i] = reg_round(d, mode, t[i] * reg_fill(0.044715f));
+        t[i] = reg_round(d, mode, x[i] + t[i]);
+        t[i] = reg_round(d, mode, t[i] * reg_fill(0.79788456080286535f));
+    }
+    reg_tanh(k, t);
+    REG_EACH(i, k)
+    {
+        t[i] = reg_round(d, mode, reg_fill(1.0f) + reg_round(d, mode, t[i]));
+        x[i] = reg_round(d, mode, reg_fill(0.5f) * x[i]) * t[i];
+    }
+}
+
+/* The number stays fp32, as torch keeps it for a Python one. */
+REG void quick_gelu(int k, mp_dtype d, mp_e4m3_overflow mode, reg *x)
+{
+    reg t[REG_MOST];
+
+    REG_EACH(i, k)
+    t[i] = reg_round(d, mode, reg_fill(1.702f) * x[i]);
+    reg_sigmoid(k, t);
+    REG_EACH(i, k)
+    x[i] = x[i] * reg_round(d, mode, t[i]);
+}
+
+/* d: the dtype that x had and the result will have, for what rounds on the way; the caller rounds
+ * the result. */
+REG void act_values(mp_act act, mp_dtype d, mp_e4m3_overflow mode, int k, reg *x)
+{
+    const reg zero = reg_fill(0.0f);
+
     switch (act) {
     case MP_ACT_NONE:
-        memmove(y, x, (size_t)n * sizeof *y);
         return;
     case MP_ACT_SILU:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] / (1.0f + vec_exp(-x[i]));
+        silu(k, x);
         return;
     case MP_ACT_RELU: /* a NaN stays */
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] < 0.0f ? 0.0f : x[i];
+        REG_EACH(i, k)
+        x[i] = reg_max(zero, x[i]);
         return;
     case MP_ACT_RELU6:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] < 0.0f ? 0.0f : x[i] > 6.0f ? 6.0f : x[i];
+        REG_EACH(i, k)
+        x[i] = reg_min(reg_fill(6.0f), reg_max(zero, x[i]));
         return;
     case MP_ACT_GELU:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * 0.5f * (1.0f + vec_erf(x[i] * 0.70710678118654752f));
+        gelu(k, x);
         return;
     case MP_ACT_GELU_TANH:
-        for (int64_t i = 0; i < n; i++) {
-            const float u = 0.79788456080286535f * (x[i] + 0.044715f * (x[i] * x[i] * x[i]));
-            y[i] = 0.5f * x[i] * (1.0f + vec_tanh(u));
-        }
+        gelu_tanh(k, x);
         return;
     case MP_ACT_QUICK_GELU:
-        quick_gelu_run(d, mode, x, y, n);
+        quick_gelu(k, d, mode, x);
         return;
     case MP_ACT_TANH:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = vec_tanh(x[i]);
+        reg_tanh(k, x);
         return;
     case MP_ACT_SIGMOID:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = vec_sigmoid(x[i]);
+        reg_sigmoid(k, x);
         return;
-    case MP_ACT_MISH: /* x tanh(log(1 + e^x)) */
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * vec_tanh(log1pf(vec_exp(x[i])));
+    case MP_ACT_MISH:
+        mish(k, x);
         return;
     case MP_ACT_GELU_NEW:
-        gelu_new_run(d, mode, x, y, n);
+        gelu_new(k, d, mode, x);
         return;
     }
+}
+
+typedef struct act_args {
+    mp_e4m3_overflow mode;
+    mp_tensor x, u, y; /* u: only of a gate */
+} act_args;
+
+/* y = act(x): as many registers as n fills.  Of a gate act rounds to x's dtype and the product with
+ * u to y's. */
+REG void act_step(const act_args *p, mp_act act, bool gated, mp_dtype d, int64_t at, int64_t n)
+{
+    const mp_dtype own = reg_own(d, p->x.dtype);
+    const int k = n > REG_LANES ? REG_MOST : 1;
+    const int64_t each = n > REG_LANES ? REG_LANES : n;
+    reg x[REG_MOST];
+
+    REG_EACH(i, k)
+    x[i] = reg_read(d, p->x, at + i * REG_LANES, each);
+    act_values(act, own, p->mode, k, x);
+    REG_EACH(i, k)
+    {
+        if (gated)
+            x[i] = reg_round(own, p->mode, x[i]) * reg_read(d, p->u, at + i * REG_LANES, each);
+        reg_write(d, p->mode, x[i], p->y, at + i * REG_LANES, each);
+    }
+}
+
+REG void activate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
+{
+    act_step(args, (mp_act)act, false, d, at, n);
+}
+
+REG void gate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
+{
+    act_step(args, (mp_act)act, true, d, at, n);
+}
+
+/* The steps of values [0, n) of an activation. */
+REG void act_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
+{
+    switch (act) {
+#define ACT(id)                                              \
+    case id:                                                 \
+        reg_run(step, &p, id, d, REG_MOST *REG_LANES, 0, n); \
+        return;
+        ACT(MP_ACT_NONE)
+        ACT(MP_ACT_SILU)
+        ACT(MP_ACT_RELU)
+        ACT(MP_ACT_RELU6)
+        ACT(MP_ACT_GELU)
+        ACT(MP_ACT_GELU_TANH)
+        ACT(MP_ACT_QUICK_GELU)
+        ACT(MP_ACT_TANH)
+        ACT(MP_ACT_SIGMOID)
+        ACT(MP_ACT_MISH)
+        ACT(MP_ACT_GELU_NEW)
+#undef ACT
+    }
+}
+
+static void activate_values(act_args p, mp_act act, mp_dtype d, int64_t n)
+{
+    act_steps(activate_step, p, act, d, n);
+}
+
+static void gate_values(act_args p, mp_act act, mp_dtype d, int64_t n)
+{
+    act_steps(gate_step, p, act, d, n);
+}
+
+/* Floats, in place or not; the caller rounds y.  d: the dtype that x had and y will have. */
+static void act_run(mp_act act, mp_dtype d, mp_e4m3_overflow mode, const float *x, float *y,
+                    int64_t n)
+{
+    const act_args p = {.mode = mode,
+                        .x = {.data = (void *)x, .store = MP_F32, .dtype = d},
+                        .y = {.data = y, .store = MP_F32, .dtype = d}};
+
+    activate_values(p, act, reg_common(MP_F32, p.x), n);
 }
 
 typedef struct flat_args {
     mp_ctx *c;
     int op; /* mp_act or mp_scalar_op */
+    mp_dtype common;
     mp_tensor x, y;
     float a, b;
     int64_t n;
 } flat_args;
 
+static flat_args flat_args_of(mp_ctx *c, int op, mp_tensor x, mp_tensor y)
+{
+    return (flat_args){.c = c,
+                       .op = op,
+                       .common = reg_common(reg_common(x.store, x), y),
+                       .x = x,
+                       .y = y,
+                       .n = mp_numel(x)};
+}
+
 static void activate_task(void *arg, int64_t task, int worker)
 {
     const flat_args *f = arg;
-    float in[VEC_CHUNK], out[VEC_CHUNK];
-    const int64_t end = vec_min(f->n, (task + 1) * VEC_TASK);
+    const int64_t at = task * VEC_TASK;
 
     (void)worker;
-    for (int64_t i = task * VEC_TASK; i < end; i += VEC_CHUNK) {
-        const int64_t n = vec_min(VEC_CHUNK, end - i);
-        float *y = vec_slot(f->y, i, out);
-        act_run((mp_act)f->op, f->x.dtype, f->c->e4m3, vec_read(f->x, i, n, in), y, n);
-        vec_commit(f->c->e4m3, f->y, i, y, n);
-    }
+    activate_values((act_args){f->c->e4m3, reg_from(f->x, at), MP_NONE, reg_from(f->y, at)},
+                    (mp_act)f->op, f->common, vec_min(VEC_TASK, f->n - at));
 }
 
 static void activate(mp_ctx *c, mp_act act, mp_tensor x, mp_tensor y)
 {
-    flat_args f = {.c = c, .op = act, .x = x, .y = y, .n = mp_numel(x)};
+    flat_args f = flat_args_of(c, act, x, y);
 
     mp_parallel(c, vec_tasks(f.n, VEC_TASK), activate_task, &f);
 }
 
-static inline void scalar_run(mp_scalar_op op, const float *x, float a, float b, float *y,
-                              int64_t n)
+REG reg scalar_value(mp_scalar_op op, reg x, reg a, reg b)
 {
     switch (op) {
     case MP_SCALAR_CAST:
-        memmove(y, x, (size_t)n * sizeof *y);
-        return;
+        break;
     case MP_SCALAR_ADD:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] + a;
-        return;
+        return x + a;
     case MP_SCALAR_MUL:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] * a;
-        return;
+        return x * a;
     case MP_SCALAR_DIV:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] / a;
-        return;
+        return reg_divide(x, a);
     case MP_SCALAR_CLIP: /* a NaN stays */
-        for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] < a ? a : x[i] > b ? b : x[i];
-        return;
+        return reg_min(b, reg_max(a, x));
     case MP_SCALAR_EXP:
-        for (int64_t i = 0; i < n; i++)
-            y[i] = vec_exp(x[i]);
-        return;
+        reg_exp(1, &x);
+        break;
     }
+    return x;
+}
+
+REG void scalar_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const flat_args *f = args;
+    const reg x = reg_read(d, f->x, at, n);
+
+    reg_write(d, f->c->e4m3, scalar_value((mp_scalar_op)op, x, reg_fill(f->a), reg_fill(f->b)),
+              f->y, at, n);
+}
+
+static void cast_values(flat_args f, int64_t from, int64_t n)
+{
+    const mp_tensor x = reg_from(f.x, from), y = reg_from(f.y, from);
+
+    if (x.store == MP_F32)
+        vec_narrow(y.store, f.c->e4m3, x.data, y.data, n);
+    else if (y.store == MP_F32)
+        vec_widen(x.store, x.data, y.data, n);
+    else
+        reg_run(scalar_step, &f, MP_SCALAR_CAST, MP_DTYPE_COUNT, REG_LANES, from, from + n);
 }
 
 static void scalar_task(void *arg, int64_t task, int worker)
 {
-    const flat_args *f = arg;
-    float in[VEC_CHUNK], out[VEC_CHUNK];
-    const int64_t end = vec_min(f->n, (task + 1) * VEC_TASK);
+    const flat_args f = *(const flat_args *)arg;
+    const int64_t from = task * VEC_TASK, to = vec_min(f.n, from + VEC_TASK);
 
     (void)worker;
-    for (int64_t i = task * VEC_TASK; i < end; i += VEC_CHUNK) {
-        const int64_t n = vec_min(VEC_CHUNK, end - i);
-        float *y = vec_slot(f->y, i, out);
-        scalar_run((mp_scalar_op)f->op, vec_read(f->x, i, n, in), f->a, f->b, y, n);
-        vec_commit(f->c->e4m3, f->y, i, y, n);
+    switch ((mp_scalar_op)f.op) {
+    case MP_SCALAR_CAST:
+        cast_values(f, from, to - from);
+        return;
+    case MP_SCALAR_ADD:
+        reg_run(scalar_step, &f, MP_SCALAR_ADD, f.common, REG_LANES, from, to);
+        return;
+    case MP_SCALAR_MUL:
+        reg_run(scalar_step, &f, MP_SCALAR_MUL, f.common, REG_LANES, from, to);
+        return;
+    case MP_SCALAR_DIV:
+        reg_run(scalar_step, &f, MP_SCALAR_DIV, f.common, REG_LANES, from, to);
+        return;
+    case MP_SCALAR_CLIP:
+        reg_run(scalar_step, &f, MP_SCALAR_CLIP, f.common, REG_LANES, from, to);
+        return;
+    case MP_SCALAR_EXP:
+        reg_run(scalar_step, &f, MP_SCALAR_EXP, f.common, REG_LANES, from, to);
+        return;
     }
 }
 
 static void scalar(mp_ctx *c, mp_scalar_op op, mp_tensor x, float a, float b, mp_tensor y)
 {
-    flat_args f = {.c = c, .op = op, .x = x, .y = y, .a = a, .b = b, .n = mp_numel(x)};
+    flat_args f = flat_args_of(c, op, x, y);
 
+    f.a = a;
+    f.b = b;
     mp_parallel(c, vec_tasks(f.n, VEC_TASK), scalar_task, &f);
 }
 
@@ -238,43 +405,59 @@ typedef struct binary_args {
     mp_binary_op op;
     const mp_strided *s;
     mp_tensor a, b, y;
+    mp_dtype common;
     strided_cut cut;
 } binary_args;
 
 /* One side of a row: consecutive values, or one value for all of them. */
-static inline const float *binary_side(mp_tensor t, int64_t at, int64_t stride, int64_t n,
-                                       float *buffer)
+typedef struct binary_side {
+    mp_tensor t;
+    bool one;
+    float value;
+} binary_side;
+
+static inline binary_side binary_side_at(mp_tensor t, int64_t at, int64_t stride)
 {
-    if (stride)
-        return vec_read(t, at, n, buffer);
-    const float value = *vec_read(t, at, 1, buffer);
-    for (int64_t i = 0; i < n; i++)
-        buffer[i] = value;
-    return buffer;
+    binary_side side = {.t = reg_from(t, at), .one = stride == 0};
+
+    if (side.one)
+        vec_widen(t.store, side.t.data, &side.value, 1);
+    return side;
+}
+
+REG reg binary_read(mp_dtype d, const binary_side *side, int64_t at, int64_t n)
+{
+    return side->one ? reg_fill(side->value) : reg_read(d, side->t, at, n);
+}
+
+typedef struct binary_row {
+    mp_e4m3_overflow mode;
+    binary_side a, b;
+    mp_tensor y;
+} binary_row;
+
+REG void binary_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const binary_row *p = args;
+    const reg a = binary_read(d, &p->a, at, n), b = binary_read(d, &p->b, at, n);
+
+    reg_write(d, p->mode, op == MP_BINARY_ADD ? a + b : a * b, p->y, at, n);
 }
 
 static void binary_run(const void *arg, int64_t row, int64_t from, int64_t to)
 {
     const binary_args *p = arg;
-    float a_chunk[VEC_CHUNK], b_chunk[VEC_CHUNK], out[VEC_CHUNK];
     const int last = p->s->rank - 1;
-    const int64_t sa = p->s->a[last], sb = p->s->b[last], y_at = row * p->cut.row;
     int64_t a_at, b_at;
 
     strided_row(p->s, row, &a_at, &b_at);
-    for (int64_t i = from; i < to; i += VEC_CHUNK) {
-        const int64_t n = vec_min(VEC_CHUNK, to - i);
-        const float *a = binary_side(p->a, a_at + i * sa, sa, n, a_chunk);
-        const float *b = binary_side(p->b, b_at + i * sb, sb, n, b_chunk);
-        float *y = vec_slot(p->y, y_at + i, out);
-        if (p->op == MP_BINARY_ADD)
-            for (int64_t j = 0; j < n; j++)
-                y[j] = a[j] + b[j];
-        else
-            for (int64_t j = 0; j < n; j++)
-                y[j] = a[j] * b[j];
-        vec_commit(p->c->e4m3, p->y, y_at + i, y, n);
-    }
+    const binary_row r = {p->c->e4m3, binary_side_at(p->a, a_at, p->s->a[last]),
+                          binary_side_at(p->b, b_at, p->s->b[last]),
+                          reg_from(p->y, row * p->cut.row)};
+    if (p->op == MP_BINARY_ADD)
+        reg_run(binary_step, &r, MP_BINARY_ADD, p->common, REG_LANES, from, to);
+    else
+        reg_run(binary_step, &r, MP_BINARY_MUL, p->common, REG_LANES, from, to);
 }
 
 static void binary_task(void *arg, int64_t task, int worker)
@@ -288,7 +471,7 @@ static void binary_task(void *arg, int64_t task, int worker)
 static void binary(mp_ctx *c, mp_binary_op op, const mp_strided *s, mp_tensor a, mp_tensor b,
                    mp_tensor y)
 {
-    binary_args p = {c, op, s, a, b, y, cut_strided(s)};
+    binary_args p = {c, op, s, a, b, y, reg_common(reg_common(y.store, a), b), cut_strided(s)};
 
     mp_parallel(c, cut_tasks(&p.cut), binary_task, &p);
 }
@@ -327,38 +510,29 @@ static void where(mp_ctx *c, const uint8_t *mask, mp_tensor a, mp_tensor b, mp_t
 typedef struct gate_args {
     mp_ctx *c;
     mp_act act;
+    mp_dtype common;
     mp_tensor g, u, y;
-    int64_t g_at, u_at, stride, rows, n, rows_per_task;
+    int64_t stride, rows, n, rows_per_task;
 } gate_args;
 
-/* act rounds to g's dtype, the product to y's. */
 static void gate_task(void *arg, int64_t task, int worker)
 {
     const gate_args *p = arg;
-    const mp_e4m3_overflow mode = p->c->e4m3;
-    float g_chunk[VEC_CHUNK], u_chunk[VEC_CHUNK], a[VEC_CHUNK], out[VEC_CHUNK];
     const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
 
     (void)worker;
     for (int64_t r = task * p->rows_per_task; r < end; r++)
-        for (int64_t i = 0; i < p->n; i += VEC_CHUNK) {
-            const int64_t n = vec_min(VEC_CHUNK, p->n - i);
-            const int64_t at = r * p->stride + i, y_at = r * p->n + i;
-            act_run(p->act, p->g.dtype, mode, vec_read(p->g, p->g_at + at, n, g_chunk), a, n);
-            vec_round(p->g.dtype, mode, a, n);
-            const float *u = vec_read(p->u, p->u_at + at, n, u_chunk);
-            float *y = vec_slot(p->y, y_at, out);
-            for (int64_t j = 0; j < n; j++)
-                y[j] = a[j] * u[j];
-            vec_commit(mode, p->y, y_at, y, n);
-        }
+        gate_values((act_args){p->c->e4m3, reg_from(p->g, r * p->stride),
+                               reg_from(p->u, r * p->stride), reg_from(p->y, r * p->n)},
+                    p->act, p->common, p->n);
 }
 
 static void gate(mp_ctx *c, mp_act act, mp_tensor g, int64_t g_at, mp_tensor u, int64_t u_at,
                  int64_t stride, mp_tensor y)
 {
-    gate_args p = {.c = c, .act = act, .g = g, .u = u, .y = y, .g_at = g_at, .u_at = u_at};
+    gate_args p = {.c = c, .act = act, .g = reg_from(g, g_at), .u = reg_from(u, u_at), .y = y};
 
+    p.common = reg_common(reg_common(y.store, g), u);
     p.stride = stride;
     p.rows = mp_rows(y);
     p.n = mp_dim(y, -1);
@@ -368,153 +542,192 @@ static void gate(mp_ctx *c, mp_act act, mp_tensor g, int64_t g_at, mp_tensor u, 
 
 typedef struct modulate_args {
     mp_ctx *c;
-    mp_tensor x, shift, scale, y; /* add_gated: scale is the gate, shift is v */
-    mp_dtype product;             /* what x * (1 + scale) rounds to */
+    mp_tensor x, shift, scale, v, y; /* add_gated: scale is the gate */
+    mp_dtype product, common;        /* what the product rounds to; what x, v and y are stored as */
     int64_t rows, rows_per_batch, n, rows_per_task;
 } modulate_args;
 
-/* Rows of one batch entry, n values each from `at` on, with parameters from `param` on. */
-static void modulate_run(const modulate_args *p, int64_t at, int64_t param, int64_t n, int64_t rows)
-{
-    const mp_e4m3_overflow mode = p->c->e4m3;
-    float x_chunk[VEC_CHUNK], scale[VEC_CHUNK], shift[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
-    const float *s = vec_read(p->scale, param, n, scale);
-    const float *b = vec_read(p->shift, param, n, shift);
+/* A row, with its parameters as floats. */
+typedef struct modulate_row {
+    mp_e4m3_overflow mode;
+    mp_dtype product;
+    mp_tensor x, v, y;
+    const float *scale, *shift;
+} modulate_row;
 
-    for (int64_t j = 0; j < n; j++)
-        scale[j] = 1.0f + s[j];
-    vec_round(p->scale.dtype, mode, scale, n);
-    for (int64_t r = 0; r < rows; r++, at += p->n) {
-        const float *x = vec_read(p->x, at, n, x_chunk);
-        for (int64_t j = 0; j < n; j++)
-            t[j] = x[j] * scale[j];
-        vec_round(p->product, mode, t, n);
-        float *y = vec_slot(p->y, at, out);
-        for (int64_t j = 0; j < n; j++)
-            y[j] = t[j] + b[j];
-        vec_commit(mode, p->y, at, y, n);
-    }
+REG void modulate_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const modulate_row *p = args;
+    const reg t = reg_read(d, p->x, at, n) * reg_load(MP_F32, p->scale, at, n);
+
+    (void)op;
+    reg_write(d, p->mode,
+              reg_round(reg_own(d, p->product), p->mode, t) + reg_load(MP_F32, p->shift, at, n),
+              p->y, at, n);
 }
 
-static void add_gated_run(const modulate_args *p, int64_t at, int64_t param, int64_t n,
-                          int64_t rows)
+REG void add_gated_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
 {
-    const mp_e4m3_overflow mode = p->c->e4m3;
-    float x_chunk[VEC_CHUNK], v_chunk[VEC_CHUNK], gate_[VEC_CHUNK], t[VEC_CHUNK], out[VEC_CHUNK];
-    const float *g = vec_read(p->scale, param, n, gate_);
+    const modulate_row *p = args;
+    const reg t = reg_load(MP_F32, p->scale, at, n) * reg_read(d, p->v, at, n);
 
-    for (int64_t r = 0; r < rows; r++, at += p->n) {
-        const float *v = vec_read(p->shift, at, n, v_chunk);
-        for (int64_t j = 0; j < n; j++)
-            t[j] = g[j] * v[j];
-        vec_round(p->product, mode, t, n);
-        const float *x = vec_read(p->x, at, n, x_chunk);
-        float *y = vec_slot(p->y, at, out);
-        for (int64_t j = 0; j < n; j++)
-            y[j] = x[j] + t[j];
-        vec_commit(mode, p->y, at, y, n);
-    }
+    (void)op;
+    reg_write(d, p->mode, reg_read(d, p->x, at, n) + reg_round(reg_own(d, p->product), p->mode, t),
+              p->y, at, n);
 }
 
-/* Calls run for the chunks of a task's rows, as many rows at once as share their parameters. */
-static inline void each_modulated_chunk(const modulate_args *p, int64_t task,
-                                        void (*run)(const modulate_args *, int64_t, int64_t,
-                                                    int64_t, int64_t))
+static modulate_row modulate_row_at(const modulate_args *p, int64_t row, const float *scale,
+                                    const float *shift)
 {
-    const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
+    const int64_t at = row * p->n;
 
-    for (int64_t r = task * p->rows_per_task, next; r < end; r = next) {
-        const int64_t batch = r / p->rows_per_batch;
-        next = vec_min(end, (batch + 1) * p->rows_per_batch);
-        for (int64_t i = 0; i < p->n; i += VEC_CHUNK)
-            run(p, r * p->n + i, batch * p->n + i, vec_min(VEC_CHUNK, p->n - i), next - r);
-    }
+    return (modulate_row){.mode = p->c->e4m3,
+                          .product = p->product,
+                          .x = reg_from(p->x, at),
+                          .v = mp_given(p->v) ? reg_from(p->v, at) : MP_NONE,
+                          .y = reg_from(p->y, at),
+                          .scale = scale,
+                          .shift = shift};
+}
+
+/* The parameters of a row as floats, read where its batch entry begins or the task does. */
+static bool modulate_begins(const modulate_args *p, int64_t task, int64_t row, int64_t *at)
+{
+    *at = row / p->rows_per_batch * p->n;
+    return row == task * p->rows_per_task || row % p->rows_per_batch == 0;
 }
 
 static void modulate_task(void *arg, int64_t task, int worker)
 {
-    (void)worker;
-    each_modulated_chunk(arg, task, modulate_run);
+    const modulate_args *p = arg;
+    const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
+    float *scale = mp_scratch(p->c, worker), *shift = scale + p->n;
+    int64_t at;
+
+    for (int64_t r = task * p->rows_per_task; r < end; r++) {
+        if (modulate_begins(p, task, r, &at)) {
+            const mp_tensor s = reg_from(p->scale, at), b = reg_from(p->shift, at);
+            vec_widen(s.store, s.data, scale, p->n);
+            vec_widen(b.store, b.data, shift, p->n);
+            for (int64_t j = 0; j < p->n; j++)
+                scale[j] = 1.0f + scale[j];
+            vec_round(s.dtype, p->c->e4m3, scale, p->n);
+        }
+        const modulate_row row = modulate_row_at(p, r, scale, shift);
+        reg_run(modulate_step, &row, 0, p->common, REG_LANES, 0, p->n);
+    }
 }
 
 static void add_gated_task(void *arg, int64_t task, int worker)
 {
-    (void)worker;
-    each_modulated_chunk(arg, task, add_gated_run);
+    const modulate_args *p = arg;
+    const int64_t end = vec_min(p->rows, (task + 1) * p->rows_per_task);
+    float *gate_ = mp_scratch(p->c, worker);
+    int64_t at;
+
+    for (int64_t r = task * p->rows_per_task; r < end; r++) {
+        if (modulate_begins(p, task, r, &at))
+            vec_widen(p->scale.store, reg_from(p->scale, at).data, gate_, p->n);
+        const modulate_row row = modulate_row_at(p, r, gate_, NULL);
+        reg_run(add_gated_step, &row, 0, p->common, REG_LANES, 0, p->n);
+    }
 }
 
-static modulate_args modulate_args_of(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale,
-                                      mp_dtype product, mp_tensor y)
+static void run_modulate(modulate_args p, mp_task_fn *fn)
 {
-    modulate_args p = {.c = c, .x = x, .shift = shift, .scale = scale, .y = y, .product = product};
-
-    p.n = mp_dim(x, -1);
-    p.rows = mp_rows(x);
-    p.rows_per_batch = x.dim[0] ? p.rows / x.dim[0] : 1;
+    p.n = mp_dim(p.x, -1);
+    p.rows = mp_rows(p.x);
+    p.rows_per_batch = p.x.dim[0] ? p.rows / p.x.dim[0] : 1;
     p.rows_per_task = vec_task_rows(p.n);
-    return p;
+    p.common = reg_common(reg_common(p.product, p.x), p.y);
+    if (mp_given(p.v))
+        p.common = reg_common(p.common, p.v);
+    if (mp_scratch_reserve(p.c, (size_t)(2 * p.n) * sizeof(float)))
+        mp_parallel(p.c, vec_tasks(p.rows, p.rows_per_task), fn, &p);
 }
 
 static void modulate(mp_ctx *c, mp_tensor x, mp_tensor shift, mp_tensor scale, mp_tensor y)
 {
-    modulate_args p =
-        modulate_args_of(c, x, shift, scale, mp_dtype_promote(x.dtype, scale.dtype), y);
-
-    mp_parallel(c, vec_tasks(p.rows, p.rows_per_task), modulate_task, &p);
+    run_modulate((modulate_args){.c = c,
+                                 .x = x,
+                                 .shift = shift,
+                                 .scale = scale,
+                                 .v = MP_NONE,
+                                 .y = y,
+                                 .product = mp_dtype_promote(x.dtype, scale.dtype)},
+                 modulate_task);
 }
 
 static void add_gated(mp_ctx *c, mp_tensor x, mp_tensor gate_, mp_tensor v, mp_tensor y)
 {
-    modulate_args p = modulate_args_of(c, x, v, gate_, mp_dtype_promote(gate_.dtype, v.dtype), y);
-
-    mp_parallel(c, vec_tasks(p.rows, p.rows_per_task), add_gated_task, &p);
+    run_modulate((modulate_args){.c = c,
+                                 .x = x,
+                                 .scale = gate_,
+                                 .v = v,
+                                 .y = y,
+                                 .product = mp_dtype_promote(gate_.dtype, v.dtype)},
+                 add_gated_task);
 }
 
 typedef struct rope_args {
     mp_ctx *c;
     mp_tensor x, cos, sin, y;
+    mp_dtype common;
     int64_t rows, sequence, heads, d;
 } rope_args;
 
-/* One head of one token: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), every step rounded. */
-static void rope_head(const rope_args *p, int64_t at, const float *cs, const float *sn, float *x,
-                      float *turned)
-{
-    const mp_e4m3_overflow mode = p->c->e4m3;
-    const int64_t d = p->d, half = d / 2;
-    const float *in = vec_read(p->x, at, d, x);
+/* One head of one token. */
+typedef struct rope_head {
+    mp_e4m3_overflow mode;
+    mp_tensor low, high, y_low, y_high; /* its halves */
+    const float *cos, *sin;             /* [2 half] */
+    int64_t half;
+} rope_head;
 
-    for (int64_t j = 0; j < half; j++) {
-        turned[j] = -in[j + half] * sn[j];
-        turned[j + half] = in[j] * sn[j + half];
-    }
-    vec_round(p->y.dtype, mode, turned, d);
-    for (int64_t j = 0; j < d; j++)
-        x[j] = in[j] * cs[j];
-    vec_round(p->y.dtype, mode, x, d);
-    float *y = vec_slot(p->y, at, x);
-    for (int64_t j = 0; j < d; j++)
-        y[j] = x[j] + turned[j];
-    vec_commit(mode, p->y, at, y, d);
+/* (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), every step rounded. */
+REG void rope_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const rope_head *p = args;
+    const mp_dtype own = reg_own(d, p->y_low.dtype);
+    const reg low = reg_read(d, p->low, at, n), high = reg_read(d, p->high, at, n);
+    const reg a = low * reg_load(MP_F32, p->cos, at, n);
+    const reg b = high * reg_load(MP_F32, p->cos, at + p->half, n);
+    const reg minus = -high * reg_load(MP_F32, p->sin, at, n);
+    const reg plus = low * reg_load(MP_F32, p->sin, at + p->half, n);
+
+    (void)op;
+    reg_write(d, p->mode, reg_round(own, p->mode, a) + reg_round(own, p->mode, minus), p->y_low, at,
+              n);
+    reg_write(d, p->mode, reg_round(own, p->mode, b) + reg_round(own, p->mode, plus), p->y_high, at,
+              n);
 }
 
 static void rope_task(void *arg, int64_t row, int worker)
 {
     const rope_args *p = arg;
     float *buffer = mp_scratch(p->c, worker);
-    const int64_t s = row % p->sequence;
-    const float *cs = vec_read(p->cos, s * p->d, p->d, buffer);
-    const float *sn = vec_read(p->sin, s * p->d, p->d, buffer + p->d);
+    const int64_t s = row % p->sequence, half = p->d / 2;
+    rope_head head = {.mode = p->c->e4m3, .half = half};
 
-    for (int64_t h = 0; h < p->heads; h++)
-        rope_head(p, (row * p->heads + h) * p->d, cs, sn, buffer + 2 * p->d, buffer + 3 * p->d);
+    head.cos = vec_read(p->cos, s * p->d, p->d, buffer);
+    head.sin = vec_read(p->sin, s * p->d, p->d, buffer + p->d);
+    for (int64_t h = 0; h < p->heads; h++) {
+        const int64_t at = (row * p->heads + h) * p->d;
+        head.low = reg_from(p->x, at), head.high = reg_from(p->x, at + half);
+        head.y_low = reg_from(p->y, at), head.y_high = reg_from(p->y, at + half);
+        reg_run(rope_step, &head, 0, p->common, REG_LANES, 0, half);
+    }
 }
 
 static void rope_half(mp_ctx *c, mp_tensor x, mp_tensor cos_, mp_tensor sin_, int heads,
                       mp_tensor y)
 {
-    rope_args p = {c, x, cos_, sin_, y, mp_rows(x), x.dim[1], heads, mp_dim(x, -1) / heads};
+    rope_args p = {.c = c, .x = x, .cos = cos_, .sin = sin_, .y = y, .rows = mp_rows(x)};
 
-    if (mp_scratch_reserve(c, (size_t)(4 * p.d) * sizeof(float)))
+    p.common = reg_common(reg_common(x.store, x), y);
+    p.sequence = x.dim[1];
+    p.heads = heads;
+    p.d = mp_dim(x, -1) / heads;
+    if (mp_scratch_reserve(c, (size_t)(2 * p.d) * sizeof(float)))
         mp_parallel(c, p.rows, rope_task, &p);
 }

@@ -255,9 +255,9 @@ static void gemm_task(void *arg, int64_t task, int worker)
         for (int64_t s = 0; s < t.strips; s++) {
             const gemm_strip strip = gemm_strip_at(p, t.group, t.strip + s);
             panel_ahead ahead = gemm_ask(p, &t, s, i);
-            panel_strip(p->pairs, left, ld, strip.at + c.at, t.m, gemm_columns(strip.count),
-                        panel_k(p->pairs, c.k), i > 0, r.sums + s * r.rows * PANEL_N, PANEL_N,
-                        &ahead);
+            panel_strip(p->pairs, left, ld, strip.at + c.at, PANEL_N, t.m,
+                        gemm_columns(strip.count), panel_k(p->pairs, c.k), i > 0,
+                        r.sums + s * r.rows * PANEL_N, PANEL_N, &ahead);
         }
     }
     if (p->pairs)

@@ -157,8 +157,8 @@ static inline __attribute__((always_inline)) void panel_step(bool pairs, int row
 
 /* rows x (vecs * PANEL_LANES) of y, the sums in registers; rows and vecs are constants. */
 static inline __attribute__((always_inline)) void
-panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t k,
-            bool add, float *y, int64_t ldy, panel_ahead *ahead)
+panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
+            int64_t ldb, int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
     const char *next = ahead->at, *const end = next + ahead->lines * PANEL_LINE;
     const char *base[PANEL_BASES];
@@ -182,14 +182,14 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
             next += PANEL_LINE;
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < PANEL_STEPS; i++, b += PANEL_N) {
+        for (int i = 0; i < PANEL_STEPS; i++, b += ldb) {
             panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
 #pragma GCC unroll 16
             for (int j = 0; j < (rows + 2) / 3; j++)
                 base[j] += sizeof *a;
         }
     }
-    for (; p < k; p++, b += PANEL_N) {
+    for (; p < k; p++, b += ldb) {
         panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
 #pragma GCC unroll 16
         for (int j = 0; j < (rows + 2) / 3; j++)
@@ -208,41 +208,42 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
 
 /* As many rows as go in blocks of `rows`; their number. */
 static inline __attribute__((always_inline)) int64_t
-panel_blocks(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b, int64_t m,
-             int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
+panel_blocks(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
+             int64_t ldb, int64_t m, int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
     int64_t i = 0;
 
     for (; i + rows <= m; i += rows)
-        panel_block(pairs, rows, vecs, a + i * lda, lda, b, k, add, y + i * ldy, ldy, ahead);
+        panel_block(pairs, rows, vecs, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy, ahead);
     return i;
 }
 
-static inline __attribute__((always_inline)) void panel_rows(bool pairs, int vecs, const float *a,
-                                                             int64_t lda, const float *b, int64_t m,
-                                                             int64_t k, bool add, float *y,
-                                                             int64_t ldy, panel_ahead *ahead)
+static inline __attribute__((always_inline)) void
+panel_rows(bool pairs, int vecs, const float *a, int64_t lda, const float *b, int64_t ldb,
+           int64_t m, int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
-    int64_t i = panel_blocks(pairs, PANEL_ROWS, vecs, a, lda, b, m, k, add, y, ldy, ahead);
+    int64_t i = panel_blocks(pairs, PANEL_ROWS, vecs, a, lda, b, ldb, m, k, add, y, ldy, ahead);
 
-    i += panel_blocks(pairs, 4, vecs, a + i * lda, lda, b, m - i, k, add, y + i * ldy, ldy, ahead);
-    panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, m - i, k, add, y + i * ldy, ldy, ahead);
+    i += panel_blocks(pairs, 4, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy,
+                      ahead);
+    panel_blocks(pairs, 1, vecs, a + i * lda, lda, b, ldb, m - i, k, add, y + i * ldy, ldy, ahead);
 }
 
 static inline __attribute__((always_inline)) void
-panel_vectors(bool pairs, const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
-              int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
+panel_vectors(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+              int64_t columns, int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
 {
     if (columns == PANEL_N)
-        panel_rows(pairs, 2, a, lda, b, m, k, add, y, ldy, ahead);
+        panel_rows(pairs, 2, a, lda, b, ldb, m, k, add, y, ldy, ahead);
     else
-        panel_rows(pairs, 1, a, lda, b, m, k, add, y, ldy, ahead);
+        panel_rows(pairs, 1, a, lda, b, ldb, m, k, add, y, ldy, ahead);
 }
 
-static void panel_floats(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
-                         int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
+static void panel_floats(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                         int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+                         panel_ahead *ahead)
 {
-    panel_vectors(false, a, lda, b, m, columns, k, add, y, ldy, ahead);
+    panel_vectors(false, a, lda, b, ldb, m, columns, k, add, y, ldy, ahead);
 }
 
 #if defined(__AMX_BF16__)
@@ -271,10 +272,10 @@ static void panel_close(void)
 /* rows and columns: 16 or 32, constants. */
 static inline __attribute__((always_inline)) void panel_tiles(int rows, int columns, const float *a,
                                                               int64_t lda, const float *b,
-                                                              int64_t k, bool add, float *y,
-                                                              int64_t ldy)
+                                                              int64_t ldb, int64_t k, bool add,
+                                                              float *y, int64_t ldy)
 {
-    const size_t a_row = (size_t)lda * sizeof *a, b_row = PANEL_N * sizeof *b;
+    const size_t a_row = (size_t)lda * sizeof *a, b_row = (size_t)ldb * sizeof *b;
     const size_t y_row = (size_t)ldy * sizeof *y;
     const bool wide = columns == 32, tall = rows == 32;
     float *low = y + 16 * ldy;
@@ -294,10 +295,10 @@ static inline __attribute__((always_inline)) void panel_tiles(int rows, int colu
     }
     for (int64_t p = 0; p < k; p += PANEL_PAIR_DEPTH) {
         _tile_loadd(4, a + p, a_row);
-        _tile_loadd(6, b + p * PANEL_N, b_row);
+        _tile_loadd(6, b + p * ldb, b_row);
         _tile_dpbf16ps(0, 4, 6);
         if (wide) {
-            _tile_loadd(7, b + p * PANEL_N + 16, b_row);
+            _tile_loadd(7, b + p * ldb + 16, b_row);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (tall) {
@@ -318,25 +319,26 @@ static inline __attribute__((always_inline)) void panel_tiles(int rows, int colu
 
 static inline __attribute__((always_inline)) void panel_tile_rows(int columns, const float *a,
                                                                   int64_t lda, const float *b,
-                                                                  int64_t m, int64_t k, bool add,
-                                                                  float *y, int64_t ldy)
+                                                                  int64_t ldb, int64_t m, int64_t k,
+                                                                  bool add, float *y, int64_t ldy)
 {
     int64_t i = 0;
 
     for (; i + 32 <= m; i += 32)
-        panel_tiles(32, columns, a + i * lda, lda, b, k, add, y + i * ldy, ldy);
+        panel_tiles(32, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
     if (i < m)
-        panel_tiles(16, columns, a + i * lda, lda, b, k, add, y + i * ldy, ldy);
+        panel_tiles(16, columns, a + i * lda, lda, b, ldb, k, add, y + i * ldy, ldy);
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
-                        int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+                        panel_ahead *ahead)
 {
     (void)ahead; /* no gain was measured */
     if (columns == PANEL_N)
-        panel_tile_rows(32, a, lda, b, m, k, add, y, ldy);
+        panel_tile_rows(32, a, lda, b, ldb, m, k, add, y, ldy);
     else
-        panel_tile_rows(16, a, lda, b, m, k, add, y, ldy);
+        panel_tile_rows(16, a, lda, b, ldb, m, k, add, y, ldy);
 }
 
 #else
@@ -351,20 +353,21 @@ static void panel_close(void)
 {
 }
 
-static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t m, int64_t columns,
-                        int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
+static void panel_pairs(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m,
+                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+                        panel_ahead *ahead)
 {
-    panel_vectors(true, a, lda, b, m, columns, k, add, y, ldy, ahead);
+    panel_vectors(true, a, lda, b, ldb, m, columns, k, add, y, ldy, ahead);
 }
 
 #endif
 
-/* One strip of b: PANEL_N or PANEL_HALF columns of y. */
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
-                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+/* One strip of b, its rows ldb words apart: PANEL_N or PANEL_HALF columns of y. */
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
+                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
                         panel_ahead *ahead)
 {
-    (pairs ? panel_pairs : panel_floats)(a, lda, b, m, columns, k, add, y, ldy, ahead);
+    (pairs ? panel_pairs : panel_floats)(a, lda, b, ldb, m, columns, k, add, y, ldy, ahead);
 }
 
 #else
@@ -389,13 +392,13 @@ static void panel_close(void)
 {
 }
 
-static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t m,
-                        int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
+static void panel_strip(bool pairs, const float *a, int64_t lda, const float *b, int64_t ldb,
+                        int64_t m, int64_t columns, int64_t k, bool add, float *y, int64_t ldy,
                         panel_ahead *ahead)
 {
     (void)pairs, (void)ahead;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)columns, (int)k, 1.0f, a,
-                (int)lda, b, PANEL_N, add ? 1.0f : 0.0f, y, (int)ldy);
+                (int)lda, b, (int)ldb, add ? 1.0f : 0.0f, y, (int)ldy);
 }
 
 #endif
@@ -443,7 +446,8 @@ static void panel_product(bool pairs, const float *a, int64_t lda, const float *
     if (pairs)
         panel_open();
     for (int64_t j = 0; j < n; j += PANEL_N)
-        panel_strip(pairs, a, lda, b + j * k, m, PANEL_N, k, add, y + j, ldy, &(panel_ahead){0});
+        panel_strip(pairs, a, lda, b + j * k, PANEL_N, m, PANEL_N, k, add, y + j, ldy,
+                    &(panel_ahead){0});
     if (pairs)
         panel_close();
 }

@@ -43,14 +43,130 @@ static void move_task(void *arg, int64_t task, int worker)
 /* Elements at each side of a tile that turns within the first cache. */
 enum { MOVE_TILE = 32 };
 
-/* dst[i][j] = src[j][i]: rows of n elements, `to` elements apart, from n rows `from` apart. */
-static inline __attribute__((always_inline)) void turn_tile(char *dst, int64_t to, const char *src,
-                                                            int64_t from, int64_t rows, int64_t n,
-                                                            size_t size)
+typedef uint8_t turn_bytes __attribute__((vector_size(16)));
+typedef uint16_t turn_halves __attribute__((vector_size(16)));
+typedef uint32_t turn_words __attribute__((vector_size(16)));
+
+/* The lower or the upper halves of a and b, element by element in turns. */
+REG turn_bytes turn_zip(size_t size, bool upper, turn_bytes a, turn_bytes b)
 {
+    static const turn_words words[] = {{0, 4, 1, 5}, {2, 6, 3, 7}};
+    static const turn_halves halves[] = {{0, 8, 1, 9, 2, 10, 3, 11}, {4, 12, 5, 13, 6, 14, 7, 15}};
+    static const turn_bytes bytes[] = {
+        {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23},
+        {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}};
+
+    if (size == 4)
+        return (turn_bytes)__builtin_shuffle((turn_words)a, (turn_words)b, words[upper]);
+    if (size == 2)
+        return (turn_bytes)__builtin_shuffle((turn_halves)a, (turn_halves)b, halves[upper]);
+    return __builtin_shuffle(a, b, bytes[upper]);
+}
+
+/* A square of n = 16 / size elements a side, dst[i][j] = src[j][i], rows `to` and `from` elements
+ * apart.  Zipping row k with row k + n/2 turns the bits of (row, column) by one: log2 n times make
+ * the one the other. */
+REG void turn_square(char *dst, int64_t to, const char *src, int64_t from, size_t size)
+{
+    const int n = (int)(16 / size);
+    turn_bytes row[16], zipped[16];
+
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++)
+        memcpy(&row[k], src + (size_t)(k * from) * size, sizeof row[k]);
+#pragma GCC unroll 4
+    for (int turns = 1; turns < n; turns *= 2) {
+#pragma GCC unroll 8
+        for (int k = 0; k < n / 2; k++) {
+            zipped[2 * k] = turn_zip(size, false, row[k], row[k + n / 2]);
+            zipped[2 * k + 1] = turn_zip(size, true, row[k], row[k + n / 2]);
+        }
+#pragma GCC unroll 16
+        for (int k = 0; k < n; k++)
+            row[k] = zipped[k];
+    }
+#pragma GCC unroll 16
+    for (int k = 0; k < n; k++)
+        memcpy(dst + (size_t)(k * to) * size, &row[k], sizeof row[k]);
+}
+
+/* dst[i][j] = src[j][i]: rows of n elements, `to` elements apart, from n rows `from` apart. */
+REG void turn_tile(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t n,
+                   size_t size)
+{
+    const int64_t side = (int64_t)(16 / size), i_end = rows / side * side, j_end = n / side * side;
+
+    for (int64_t i = 0; i < i_end; i += side)
+        for (int64_t j = 0; j < j_end; j += side)
+            turn_square(dst + (size_t)(i * to + j) * size, to, src + (size_t)(j * from + i) * size,
+                        from, size);
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < n; j++)
+        for (int64_t j = i < i_end ? j_end : 0; j < n; j++)
             memcpy(dst + (size_t)(i * to + j) * size, src + (size_t)(j * from + i) * size, size);
+}
+
+/* Bytes of a result from which on it goes around the caches: its columns would fall into few sets
+ * of them, be read before they are written, and be gone before anybody reads them. */
+enum { MOVE_FAR = 1 << 20, MOVE_LINE = 64 };
+
+#if defined(__SSE2__)
+
+static inline void turn_stream(char *dst, const char *line)
+{
+    for (int i = 0; i < MOVE_LINE; i += 16)
+        _mm_stream_si128((void *)(dst + i), _mm_load_si128((const void *)(line + i)));
+}
+
+/* What went around the caches is there for every thread. */
+static inline void turn_flush(void)
+{
+    _mm_sfence();
+}
+
+#else
+
+static inline void turn_stream(char *dst, const char *line)
+{
+    memcpy(dst, line, MOVE_LINE);
+}
+
+static inline void turn_flush(void)
+{
+}
+
+#endif
+
+/* As turn_tile, where rows of dst are whole lines of the cache. */
+REG void turn_lines(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, size_t size)
+{
+    const int64_t side = (int64_t)(16 / size), line = (int64_t)(MOVE_LINE / size);
+    _Alignas(MOVE_LINE) char lines[16 * MOVE_LINE];
+
+    for (int64_t i = 0; i < rows; i += side) {
+        for (int64_t j = 0; j < line; j += side)
+            turn_square(lines + (size_t)j * size, line, src + (size_t)(j * from + i) * size, from,
+                        size);
+        for (int64_t k = 0; k < side; k++)
+            turn_stream(dst + (size_t)((i + k) * to) * size, lines + k * MOVE_LINE);
+    }
+}
+
+/* rows rows of dst, n elements each. */
+REG void turn_rows(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t n,
+                   bool far, size_t size)
+{
+    const int64_t line = (int64_t)(MOVE_LINE / size);
+    const bool whole = far && rows % (int64_t)(16 / size) == 0 && to % line == 0 &&
+                       (uintptr_t)dst % MOVE_LINE == 0;
+    int64_t j = 0;
+
+    for (; whole && j + line <= n; j += line)
+        turn_lines(dst + (size_t)j * size, to, src + (size_t)(j * from) * size, from, rows, size);
+    for (; j < n; j += MOVE_TILE)
+        turn_tile(dst + (size_t)j * size, to, src + (size_t)(j * from) * size, from, rows,
+                  vec_min(MOVE_TILE, n - j), size);
+    if (whole)
+        turn_flush();
 }
 
 /* MOVE_TILE rows of dst out of a plane of the last two dimensions, the first of which is the
@@ -67,17 +183,15 @@ static void turn_task(void *arg, int64_t task, int worker)
 
     (void)worker;
     strided_row(s, task / bands * height + first, &dst_at, &src_at);
-    for (int64_t j = 0; j < s->dim[last]; j += MOVE_TILE) {
-        const int64_t n = vec_min(MOVE_TILE, s->dim[last] - j);
-        char *dst = m->dst + (size_t)(dst_at + j) * m->size;
-        const char *src = m->src + (size_t)(src_at + j * from) * m->size;
-        if (m->size == 4)
-            turn_tile(dst, to, src, from, rows, n, 4);
-        else if (m->size == 2)
-            turn_tile(dst, to, src, from, rows, n, 2);
-        else
-            turn_tile(dst, to, src, from, rows, n, 1);
-    }
+    char *dst = m->dst + (size_t)dst_at * m->size;
+    const char *src = m->src + (size_t)src_at * m->size;
+    const bool far = m->cut.rows * m->cut.row * (int64_t)m->size >= MOVE_FAR;
+    if (m->size == 4)
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 4);
+    else if (m->size == 2)
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 2);
+    else
+        turn_rows(dst, to, src, from, rows, s->dim[last], far, 1);
 }
 
 /* Whether s turns large planes: the innermost dimension of dst is not that of src.  The latter then
@@ -192,7 +306,27 @@ static inline resize_tap resize_tap_at(int64_t i, int64_t in, int64_t out)
 typedef struct resize_args {
     mp_ctx *c;
     mp_tensor x, y;
+    mp_dtype common;
 } resize_args;
+
+/* The channels of one pixel of the result: four pixels with their weights. */
+typedef struct resize_pixel {
+    mp_e4m3_overflow mode;
+    mp_tensor from[4], y; /* top left, top right, bottom left, bottom right */
+    float weight[4];
+} resize_pixel;
+
+REG void resize_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
+{
+    const resize_pixel *p = args;
+    reg sum = reg_fill(p->weight[1]) * reg_read(d, p->from[1], at, n);
+
+    (void)op;
+    sum = reg_fmadd(reg_fill(p->weight[0]), reg_read(d, p->from[0], at, n), sum);
+    sum = reg_fmadd(reg_fill(p->weight[2]), reg_read(d, p->from[2], at, n), sum);
+    sum = reg_fmadd(reg_fill(p->weight[3]), reg_read(d, p->from[3], at, n), sum);
+    reg_write(d, p->mode, sum, p->y, at, n);
+}
 
 static void resize_row(void *arg, int64_t row, int worker)
 {
@@ -200,31 +334,27 @@ static void resize_row(void *arg, int64_t row, int worker)
     const int64_t ch = p->x.dim[3], w = p->x.dim[2], h = p->x.dim[1];
     const int64_t batch = row / p->y.dim[1];
     const resize_tap v = resize_tap_at(row % p->y.dim[1], h, p->y.dim[1]);
-    float *buffer = mp_scratch(p->c, worker);
-    const float *top = vec_read(p->x, (batch * h + v.low) * w * ch, w * ch, buffer);
-    const float *bottom = vec_read(p->x, (batch * h + v.high) * w * ch, w * ch, buffer + w * ch);
-    float *out = vec_slot(p->y, row * p->y.dim[2] * ch, buffer + 2 * w * ch);
+    const int64_t top = (batch * h + v.low) * w, bottom = (batch * h + v.high) * w;
 
+    (void)worker;
     for (int64_t j = 0; j < p->y.dim[2]; j++) {
         const resize_tap u = resize_tap_at(j, w, p->y.dim[2]);
-        const float w00 = (1.0f - v.weight) * (1.0f - u.weight), w01 = (1.0f - v.weight) * u.weight;
-        const float w10 = v.weight * (1.0f - u.weight), w11 = v.weight * u.weight;
-        const int64_t left = u.low * ch, right = u.high * ch;
-        for (int64_t k = 0; k < ch; k++) {
-            float sum = fmaf(w00, top[left + k], w01 * top[right + k]);
-            sum = fmaf(w10, bottom[left + k], sum);
-            out[j * ch + k] = fmaf(w11, bottom[right + k], sum);
-        }
+        const resize_pixel pixel = {
+            .mode = p->c->e4m3,
+            .from = {reg_from(p->x, (top + u.low) * ch), reg_from(p->x, (top + u.high) * ch),
+                     reg_from(p->x, (bottom + u.low) * ch), reg_from(p->x, (bottom + u.high) * ch)},
+            .weight = {(1.0f - v.weight) * (1.0f - u.weight), (1.0f - v.weight) * u.weight,
+                       v.weight * (1.0f - u.weight), v.weight * u.weight},
+            .y = reg_from(p->y, (row * p->y.dim[2] + j) * ch)};
+        reg_run(resize_step, &pixel, 0, p->common, REG_LANES, 0, ch);
     }
-    vec_commit(p->c->e4m3, p->y, row * p->y.dim[2] * ch, out, p->y.dim[2] * ch);
 }
 
 static void resize_bilinear(mp_ctx *c, mp_tensor x, mp_tensor y)
 {
-    resize_args p = {c, x, y};
+    resize_args p = {c, x, y, reg_common(reg_common(x.store, x), y)};
 
-    if (mp_scratch_reserve(c, (size_t)((2 * x.dim[2] + y.dim[2]) * x.dim[3]) * sizeof(float)))
-        mp_parallel(c, y.dim[0] * y.dim[1], resize_row, &p);
+    mp_parallel(c, y.dim[0] * y.dim[1], resize_row, &p);
 }
 
 static void measure(mp_ctx *c, mp_tensor x, mp_range *out)

@@ -1,13 +1,12 @@
-/* Conversions and transcendental functions on short runs of floats, per instruction set.  Included
- * by kernels/cpu/isa.c only.
+/* Registers of floats per instruction set: conversions, transcendental functions, and the loop that
+ * every elementwise kernel is; then runs of floats.  Included by kernels/cpu/isa.c only.
  *
- * Every variant gives the same bits as kernels/core/convert.h (NaN payloads excepted): what the
- * intrinsics do not cover, the tail above all, is done by the scalar functions. */
+ * Conversions give the bits of kernels/core/convert.h, NaN payloads excepted. */
 
 #include <math.h>
 #include <string.h>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -16,238 +15,467 @@
 /* Elements that a kernel widens at a time: three operands and a result stay in the first cache. */
 enum { VEC_CHUNK = 512 };
 
-#if defined(__AVX2__)
+/* A register of floats; what goes on within one is always inlined. */
+#define REG static inline __attribute__((always_inline))
 
-/* Sixteen values: e5m2 is the upper byte of fp16. */
-static inline __m256i e5m2_as_f16(const uint8_t *src)
-{
-    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)src)), 8);
-}
-
-/* e4m3 under fp16's wider exponent is the value / 256, denormals included; its one NaN becomes
- * fp16's. */
-static inline __m256i e4m3_as_f16(const uint8_t *src)
-{
-    const __m256i q = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)src));
-    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(q, _mm256_set1_epi16(0x80)), 8);
-    const __m256i magnitude = _mm256_and_si256(q, _mm256_set1_epi16(0x7f));
-    const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
-    const __m256i h = _mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7));
-    return _mm256_blendv_epi8(h, _mm256_set1_epi16(0x7e00), nan);
-}
-
+#if defined(__AVX512F__)
+typedef __m512 reg;
+enum { REG_LANES = 16 };
+#elif defined(__AVX2__)
+typedef __m256 reg;
+enum { REG_LANES = 8 };
+#else
+enum { REG_LANES = 4 };
+typedef float reg __attribute__((vector_size(4 * REG_LANES)));
 #endif
 
-#if defined(__AVX512F__) && defined(__AVX512BW__)
+typedef uint32_t reg_bits __attribute__((vector_size(4 * REG_LANES)));
+typedef uint16_t reg_halves __attribute__((vector_size(2 * REG_LANES)));
 
-static inline int64_t widen_f16_simd(const uint16_t *src, float *dst, int64_t n)
+REG reg reg_floats(const void *from)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(src + i))));
-    return i;
+    reg v;
+    memcpy(&v, from, sizeof v);
+    return v;
 }
 
-static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n)
+REG reg reg_fill(float x)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        const __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(src + i)));
-        _mm512_storeu_si512(dst + i, _mm512_slli_epi32(u, 16));
-    }
-    return i;
+    return x - (reg){0};
 }
 
-static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+/* bf16 in the upper halves of floats, whatever the lower halves hold. */
+REG reg_bits reg_above_bf16(reg v);
+
+#if defined(__AVX512F__)
+
+REG reg reg_fma(reg a, reg b, reg c)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(
-            dst + i, _mm512_mul_ps(_mm512_cvtph_ps(e4m3_as_f16(src + i)), _mm512_set1_ps(256.0f)));
-    return i;
+    return _mm512_fmadd_ps(a, b, c);
 }
 
-static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+/* The larger one, b where they are equal or one is a NaN; and the smaller one. */
+REG reg reg_max(reg a, reg b)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(e5m2_as_f16(src + i)));
-    return i;
+    return _mm512_max_ps(a, b);
 }
 
-static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n)
+REG reg reg_min(reg a, reg b)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((void *)(dst + i),
-                            _mm512_cvtps_ph(_mm512_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
-    return i;
+    return _mm512_min_ps(a, b);
 }
 
-static inline __m512i bf16_bits(__m512i u)
+/* a < b ? x : y */
+REG reg reg_if_less(reg a, reg b, reg x, reg y)
 {
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i r = _mm512_srli_epi32(
-        _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 nan = _mm512_cmpgt_epi32_mask(
-        _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff)), _mm512_set1_epi32(0x7f800000));
-    return _mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc0));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 
-static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t n)
+/* Two halves: dividing all at once takes longer than both. */
+REG reg reg_divide(reg a, reg b)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((void *)(dst + i),
-                            _mm512_cvtepi32_epi16(bf16_bits(_mm512_loadu_si512(src + i))));
-    return i;
+    const __m256 low = _mm512_castps512_ps256(a) / _mm512_castps512_ps256(b);
+    const __m256 high = _mm512_extractf32x8_ps(a, 1) / _mm512_extractf32x8_ps(b, 1);
+
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+
+/* p * 2^n, rounded once: p about 1, n whole. */
+REG reg reg_scale(reg p, reg n)
+{
+    return _mm512_scalef_ps(p, n);
+}
+
+REG reg reg_of_f16(reg_halves h)
+{
+    return _mm512_cvtph_ps((__m256i)h);
+}
+
+REG reg_halves reg_to_f16(reg v)
+{
+    return (reg_halves)_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
+}
+
+REG reg reg_of_bf16(reg_halves h)
+{
+    return (reg)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+}
+
+/* To nearest, ties to even: half a step is added, less the least bit where the result is even. */
+REG reg_bits reg_above_bf16(reg v)
+{
+    const __m512i u = (__m512i)v, half = _mm512_add_epi32(u, _mm512_set1_epi32(0x7fff));
+    const __mmask16 odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i r = _mm512_mask_add_epi32(half, odd, u, _mm512_set1_epi32(0x8000));
+
+    return (reg_bits)_mm512_mask_mov_epi32(r, nan, _mm512_set1_epi32(0x7fc00000));
+}
+
+REG reg_halves reg_to_bf16(reg v)
+{
+    return (reg_halves)_mm512_cvtepi32_epi16((__m512i)(reg_above_bf16(v) >> 16));
+}
+
+REG reg_halves reg_bytes(const void *from)
+{
+    return (reg_halves)_mm256_cvtepu8_epi16(_mm_loadu_si128(from));
 }
 
 #elif defined(__AVX2__)
 
-static inline int64_t widen_f16_simd(const uint16_t *src, float *dst, int64_t n)
+REG reg reg_fma(reg a, reg b, reg c)
 {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + i))));
-    return i;
+    return _mm256_fmadd_ps(a, b, c);
 }
 
-static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n)
+REG reg reg_max(reg a, reg b)
 {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(src + i)));
-        _mm256_storeu_si256((void *)(dst + i), _mm256_slli_epi32(u, 16));
-    }
-    return i;
+    return _mm256_max_ps(a, b);
 }
 
-/* Two halves of sixteen fp16 values, times `scale`. */
-static inline void widen_two_f16(__m256i h, float scale, float *dst)
+REG reg reg_min(reg a, reg b)
 {
-    const __m256 by = _mm256_set1_ps(scale);
-
-    _mm256_storeu_ps(dst, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), by));
-    _mm256_storeu_ps(dst + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)), by));
+    return _mm256_min_ps(a, b);
 }
 
-static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+REG reg reg_if_less(reg a, reg b, reg x, reg y)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        widen_two_f16(e4m3_as_f16(src + i), 256.0f, dst + i);
-    return i;
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
 }
 
-static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+REG reg reg_of_f16(reg_halves h)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        widen_two_f16(e5m2_as_f16(src + i), 1.0f, dst + i);
-    return i;
+    return _mm256_cvtph_ps((__m128i)h);
 }
 
-static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n)
+REG reg_halves reg_to_f16(reg v)
 {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128((void *)(dst + i),
-                         _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
-    return i;
+    return (reg_halves)_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
 }
 
-static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t n)
+REG reg reg_of_bf16(reg_halves h)
 {
-    int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256i u = _mm256_loadu_si256((const void *)(src + i));
-        const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-        __m256i r = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-        const __m256i nan = _mm256_cmpgt_epi32(_mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff)),
-                                               _mm256_set1_epi32(0x7f800000));
-        r = _mm256_blendv_epi8(_mm256_srli_epi32(r, 16), _mm256_set1_epi32(0x7fc0), nan);
-        const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(r, r), 0xd8);
-        _mm_storeu_si128((void *)(dst + i), _mm256_castsi256_si128(packed));
-    }
-    return i;
+    return (reg)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
+}
+
+REG reg_halves reg_to_bf16(reg v)
+{
+    const __m256i u = (__m256i)(reg_above_bf16(v) >> 16);
+
+    return (reg_halves)_mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1));
+}
+
+REG reg_halves reg_bytes(const void *from)
+{
+    return (reg_halves)_mm_cvtepu8_epi16(_mm_loadl_epi64(from));
 }
 
 #else
 
-static inline int64_t widen_f16_simd(const uint16_t *src, float *dst, int64_t n)
+REG reg reg_pick(reg_bits when, reg x, reg y)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    return (reg)(((reg_bits)x & when) | ((reg_bits)y & ~when));
 }
 
-static inline int64_t widen_bf16_simd(const uint16_t *src, float *dst, int64_t n)
+/* Fused everywhere, where that is slow, too: for bits that torch has so. */
+REG reg reg_fmadd(reg a, reg b, reg c)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    for (int l = 0; l < REG_LANES; l++)
+        a[l] = fmaf(a[l], b[l], c[l]);
+    return a;
 }
 
-static inline int64_t widen_e4m3_simd(const uint8_t *src, float *dst, int64_t n)
+/* Not fused: here alone the last bits may differ from the other instruction sets'. */
+REG reg reg_fma(reg a, reg b, reg c)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    return a * b + c;
 }
 
-static inline int64_t widen_e5m2_simd(const uint8_t *src, float *dst, int64_t n)
+REG reg reg_max(reg a, reg b)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    return reg_pick((reg_bits)(a > b), a, b);
 }
 
-static inline int64_t narrow_f16_simd(const float *src, uint16_t *dst, int64_t n)
+REG reg reg_min(reg a, reg b)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    return reg_pick((reg_bits)(a < b), a, b);
 }
 
-static inline int64_t narrow_bf16_simd(const float *src, uint16_t *dst, int64_t n)
+REG reg reg_if_less(reg a, reg b, reg x, reg y)
 {
-    (void)src, (void)dst, (void)n;
-    return 0;
+    return reg_pick((reg_bits)(a < b), x, y);
+}
+
+REG reg reg_of_f16(reg_halves h)
+{
+    reg v;
+
+    for (int l = 0; l < REG_LANES; l++)
+        v[l] = mp_f16_to_f32(h[l]);
+    return v;
+}
+
+REG reg_halves reg_to_f16(reg v)
+{
+    reg_halves h;
+
+    for (int l = 0; l < REG_LANES; l++)
+        h[l] = mp_f32_to_f16(v[l]);
+    return h;
+}
+
+REG reg reg_of_bf16(reg_halves h)
+{
+    return (reg)(__builtin_convertvector(h, reg_bits) << 16);
+}
+
+REG reg_halves reg_to_bf16(reg v)
+{
+    return __builtin_convertvector(reg_above_bf16(v) >> 16, reg_halves);
+}
+
+REG reg_halves reg_bytes(const void *from)
+{
+    uint8_t byte[REG_LANES];
+    reg_halves h;
+
+    memcpy(byte, from, sizeof byte);
+    for (int l = 0; l < REG_LANES; l++)
+        h[l] = byte[l];
+    return h;
 }
 
 #endif
 
-static inline void vec_widen(mp_dtype from, const void *src, float *dst, int64_t n)
-{
-    int64_t done = 0;
+#if defined(__AVX2__)
 
-    if (from == MP_F16)
-        done = widen_f16_simd(src, dst, n);
-    else if (from == MP_BF16)
-        done = widen_bf16_simd(src, dst, n);
-    else if (from == MP_F8_E4M3)
-        done = widen_e4m3_simd(src, dst, n);
-    else if (from == MP_F8_E5M2)
-        done = widen_e5m2_simd(src, dst, n);
-    if (done < n)
-        mp_widen(from, (const char *)src + (size_t)done * mp_dtype_size(from), dst + done,
-                 n - done);
+REG reg reg_fmadd(reg a, reg b, reg c)
+{
+    return reg_fma(a, b, c);
 }
 
-static inline void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *src, void *dst,
-                              int64_t n)
-{
-    int64_t done = 0;
+#endif
 
-    if (to == MP_F16)
-        done = narrow_f16_simd(src, dst, n);
-    else if (to == MP_BF16)
-        done = narrow_bf16_simd(src, dst, n);
-    if (done < n)
-        mp_narrow(to, mode, src + done, (char *)dst + (size_t)done * mp_dtype_size(to), n - done);
+#if !defined(__AVX512F__)
+
+REG reg reg_divide(reg a, reg b)
+{
+    return a / b;
 }
 
-static inline float vec_from_bits(uint32_t u)
+/* Two factors of about 2^(n/2), so that a denormal result rounds once.  Adding 1.5 * 2^23 leaves n
+ * in the lowest bits. */
+REG reg reg_scale(reg p, reg n)
 {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
+    typedef int32_t whole __attribute__((vector_size(4 * REG_LANES)));
+    const reg to_int = reg_fill(12582912.0f);
+    const whole k = (whole)(n + to_int) - (whole)to_int, half = k >> 1;
+
+    return p * (reg)((half + 127) << 23) * (reg)((k - half + 127) << 23);
+}
+
+REG reg_bits reg_above_bf16(reg v)
+{
+    const reg_bits u = (reg_bits)v, r = u + 0x7fff + (u >> 16 & 1), number = (reg_bits)(v == v);
+
+    return (r & number) | (0x7fc00000 & ~number);
+}
+
+#endif
+
+REG reg reg_of_e5m2(reg_halves q)
+{
+    return reg_of_f16(q << 8); /* e5m2 is the upper byte of fp16 */
+}
+
+/* e4m3 under fp16's wider exponent is the value / 256, denormals included; its one NaN becomes
+ * fp16's. */
+REG reg reg_of_e4m3(reg_halves q)
+{
+    const reg_halves magnitude = q & 0x7f, nan = (reg_halves)(magnitude == 0x7f);
+    const reg_halves h = (q & 0x80) << 8 | magnitude << 7;
+
+    return reg_of_f16((h & ~nan) | (0x7e00 & nan)) * 256.0f;
+}
+
+REG size_t reg_size(mp_dtype d)
+{
+    return d == MP_F32 ? 4 : d == MP_F16 || d == MP_BF16 ? 2 : 1;
+}
+
+/* A dtype or a number of values that only the run knows is a call: the loops that matter know. */
+#define REG_KNOWN(d, n) (__builtin_constant_p(d) && __builtin_constant_p(n))
+
+REG reg reg_load_known(mp_dtype d, const void *from, int64_t at, int64_t n)
+{
+    const char *p = (const char *)from + (size_t)at * reg_size(d);
+    char some[sizeof(reg)] = {0};
+    reg_halves h = {0};
+
+    if (n < REG_LANES)
+        p = memcpy(some, p, (size_t)n * reg_size(d));
+    if (d == MP_F32)
+        return reg_floats(p);
+    if (d == MP_F8_E4M3)
+        return reg_of_e4m3(reg_bytes(p));
+    if (d == MP_F8_E5M2)
+        return reg_of_e5m2(reg_bytes(p));
+    memcpy(&h, p, sizeof h);
+    return d == MP_F16 ? reg_of_f16(h) : reg_of_bf16(h);
+}
+
+static __attribute__((noinline)) reg reg_load_any(mp_dtype d, const void *from, int64_t at,
+                                                  int64_t n)
+{
+    return reg_load_known(d, from, at, n);
+}
+
+/* n values from the at-th of `from` on, stored as d: REG_LANES of them or fewer, and zeros. */
+REG reg reg_load(mp_dtype d, const void *from, int64_t at, int64_t n)
+{
+    return REG_KNOWN(d, n) ? reg_load_known(d, from, at, n) : reg_load_any(d, from, at, n);
+}
+
+REG void reg_store_known(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t at, int64_t n)
+{
+    char *p = (char *)to + (size_t)at * reg_size(d), some[sizeof v];
+    char *const full = n < REG_LANES ? some : p;
+
+    if (d == MP_F32) {
+        memcpy(full, &v, sizeof v);
+    } else if (d == MP_F16 || d == MP_BF16) {
+        const reg_halves h = d == MP_F16 ? reg_to_f16(v) : reg_to_bf16(v);
+        memcpy(full, &h, sizeof h);
+    } else {
+        float lane[REG_LANES];
+        memcpy(lane, &v, sizeof lane);
+        mp_narrow(d, mode, lane, full, REG_LANES);
+    }
+    if (n < REG_LANES)
+        memcpy(p, some, (size_t)n * reg_size(d));
+}
+
+static __attribute__((noinline)) void reg_store_any(mp_dtype d, mp_e4m3_overflow mode, reg v,
+                                                    void *to, int64_t at, int64_t n)
+{
+    reg_store_known(d, mode, v, to, at, n);
+}
+
+REG void reg_store(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int64_t at, int64_t n)
+{
+    if (REG_KNOWN(d, n))
+        reg_store_known(d, mode, v, to, at, n);
+    else
+        reg_store_any(d, mode, v, to, at, n);
+}
+
+/* To d and back: a rounding point inside a fused kernel. */
+REG reg reg_round(mp_dtype d, mp_e4m3_overflow mode, reg v)
+{
+    char some[sizeof v];
+
+    if (d == MP_F32)
+        return v;
+    if (d == MP_F16)
+        return reg_of_f16(reg_to_f16(v));
+    if (d == MP_BF16)
+        return (reg)(reg_above_bf16(v) & 0xffff0000);
+    reg_store(d, mode, v, some, 0, REG_LANES);
+    return reg_load(d, some, 0, REG_LANES);
+}
+
+/* A few registers' worth of an operation: n values from the at-th on.  d: what all operands are
+ * stored as, or MP_DTYPE_COUNT where each has its own; op: whatever args mean by it. */
+typedef void reg_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n);
+
+/* Steps of `most` values each; what is left, of REG_LANES or fewer. */
+REG void reg_steps(reg_step *step, const void *args, int op, mp_dtype d, int64_t most, int64_t from,
+                   int64_t to)
+{
+    for (; from + most <= to; from += most)
+        step(args, op, d, from, most);
+    for (; from < to; from += REG_LANES)
+        step(args, op, d, from, to - from < REG_LANES ? to - from : REG_LANES);
+}
+
+/* All steps of a run, once for each dtype that all operands may have. */
+REG void reg_run(reg_step *step, const void *args, int op, mp_dtype d, int64_t most, int64_t from,
+                 int64_t to)
+{
+    if (d == MP_F32)
+        reg_steps(step, args, op, MP_F32, most, from, to);
+    else if (d == MP_F16)
+        reg_steps(step, args, op, MP_F16, most, from, to);
+    else if (d == MP_BF16)
+        reg_steps(step, args, op, MP_BF16, most, from, to);
+    else
+        reg_steps(step, args, op, MP_DTYPE_COUNT, REG_LANES, from, to);
+}
+
+/* What two or more tensors are stored as and compute in, MP_DTYPE_COUNT if that is not one dtype.
+ */
+static inline mp_dtype reg_common(mp_dtype d, mp_tensor t)
+{
+    return t.store == d && t.dtype == d ? d : MP_DTYPE_COUNT;
+}
+
+/* That, or where there is none, the operand's own. */
+REG mp_dtype reg_own(mp_dtype common, mp_dtype own)
+{
+    return common == MP_DTYPE_COUNT ? own : common;
+}
+
+typedef struct vec_convert {
+    mp_e4m3_overflow mode;
+    const void *from;
+    void *to;
+} vec_convert;
+
+REG void widen_step(const void *args, int from, mp_dtype d, int64_t at, int64_t n)
+{
+    const vec_convert *v = args;
+
+    (void)d;
+    reg_store(MP_F32, v->mode, reg_load((mp_dtype)from, v->from, at, n), v->to, at, n);
+}
+
+REG void narrow_step(const void *args, int to, mp_dtype d, int64_t at, int64_t n)
+{
+    const vec_convert *v = args;
+
+    (void)d;
+    reg_store((mp_dtype)to, v->mode, reg_load(MP_F32, v->from, at, n), v->to, at, n);
+}
+
+REG void vec_steps(reg_step *step, vec_convert v, mp_dtype d, int64_t n)
+{
+    switch (d) {
+    case MP_F32:
+        memcpy(v.to, v.from, (size_t)n * sizeof(float));
+        return;
+    case MP_F16:
+        reg_steps(step, &v, MP_F16, MP_DTYPE_COUNT, REG_LANES, 0, n);
+        return;
+    case MP_BF16:
+        reg_steps(step, &v, MP_BF16, MP_DTYPE_COUNT, REG_LANES, 0, n);
+        return;
+    case MP_F8_E4M3:
+        reg_steps(step, &v, MP_F8_E4M3, MP_DTYPE_COUNT, REG_LANES, 0, n);
+        return;
+    default:
+        reg_steps(step, &v, MP_F8_E5M2, MP_DTYPE_COUNT, REG_LANES, 0, n);
+    }
+}
+
+static void vec_widen(mp_dtype from, const void *src, float *dst, int64_t n)
+{
+    vec_steps(widen_step, (vec_convert){MP_E4M3_SATURATE, src, dst}, from, n);
+}
+
+static void vec_narrow(mp_dtype to, mp_e4m3_overflow mode, const float *src, void *dst, int64_t n)
+{
+    vec_steps(narrow_step, (vec_convert){mode, src, dst}, to, n);
 }
 
 static inline uint32_t vec_bits(float x)
@@ -257,39 +485,22 @@ static inline uint32_t vec_bits(float x)
     return u;
 }
 
-/* when ? a : b without a branch, which would keep a loop from being vectorized. */
-static inline float vec_select(bool when, float a, float b)
+REG void round_step(const void *args, int op, mp_dtype d, int64_t at, int64_t n)
 {
-    const uint32_t mask = -(uint32_t)when;
+    const vec_convert *v = args;
+    const mp_dtype to = reg_own(d, (mp_dtype)op);
 
-    return vec_from_bits((vec_bits(a) & mask) | (vec_bits(b) & ~mask));
+    reg_store(MP_F32, v->mode, reg_round(to, v->mode, reg_load(MP_F32, v->from, at, n)), v->to, at,
+              n);
 }
 
-/* bf16 that stays a float. */
-static inline float vec_round_bf16(float x)
+/* To the dtype and back, in place. */
+static void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64_t n)
 {
-    const uint32_t u = vec_bits(x), r = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+    const vec_convert v = {mode, x, x};
 
-    return vec_select(x == x, vec_from_bits(r), NAN);
-}
-
-/* To the dtype and back, in place: a rounding point inside a fused kernel. */
-static inline void vec_round(mp_dtype to, mp_e4m3_overflow mode, float *x, int64_t n)
-{
-    uint16_t half[VEC_CHUNK];
-
-    if (to == MP_F32)
-        return;
-    if (to == MP_BF16) {
-        for (int64_t i = 0; i < n; i++)
-            x[i] = vec_round_bf16(x[i]);
-        return;
-    }
-    for (int64_t i = 0; i < n; i += VEC_CHUNK) {
-        const int64_t m = n - i < VEC_CHUNK ? n - i : VEC_CHUNK;
-        vec_narrow(to, mode, x + i, half, m);
-        vec_widen(to, half, x + i, m);
-    }
+    if (to != MP_F32)
+        reg_run(round_step, &v, to, to, REG_LANES, 0, n);
 }
 
 /* A run of a tensor as floats: in place when it is fp32, else widened into buffer. */
@@ -320,88 +531,112 @@ static inline int64_t vec_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial of degree 6 on r (Cephes' expf), which
- * this gives, and 2^n.  Within 2 ulp of the true value.  These and what follows are always inlined:
- * a loop that calls a function is not vectorised. */
-static inline __attribute__((always_inline)) float vec_exp_parts(float x, int32_t *n)
+REG reg reg_abs(reg x)
 {
-    const float to_int = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    const float shifted = x * 1.44269504088896341f + to_int;
-    const float k = shifted - to_int;
-    const float r = (x - k * 0.693359375f) - k * -2.12194440e-4f; /* the first product is exact */
-    float p = 1.9875691500e-4f;
-
-    *n = (int32_t)(vec_bits(shifted) - vec_bits(to_int));
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    return p * r * r + r + 1.0f;
+    return (reg)((reg_bits)x & 0x7fffffff);
 }
 
-/* Two factors of 2^(n/2), so that denormal results round once. */
-static inline __attribute__((always_inline)) float vec_exp(float x)
+/* x >= 0 with the sign of y. */
+REG reg reg_signed(reg x, reg y)
 {
-    int32_t n;
-
-    x = vec_select(x > 89.0f, 89.0f, x);
-    x = vec_select(x < -104.0f, -104.0f, x);
-    const float p = vec_exp_parts(x, &n);
-    const int32_t half = n >> 1;
-    const float low = vec_from_bits((uint32_t)(half + 127) << 23);
-    const float high = vec_from_bits((uint32_t)(n - half + 127) << 23);
-    return p * low * high;
+    return (reg)((reg_bits)x | ((reg_bits)y & 0x80000000));
 }
 
-/* exp of |x| < 87, where neither factor nor result is denormal. */
-static inline __attribute__((always_inline)) float vec_exp_near(float x)
-{
-    int32_t n;
-    const float p = vec_exp_parts(x, &n);
+/* What takes long chains of operations works on k registers at a time, in place: while one waits
+ * for its last step, the others have theirs. */
+#define REG_EACH(i, k) _Pragma("GCC unroll 4") for (int i = 0; i < (k); i++)
+#if defined(__AVX512F__)
+enum { REG_MOST = 3 };
+#else
+enum { REG_MOST = 2 };
+#endif
 
-    return p * vec_from_bits((uint32_t)(n + 127) << 23);
+/* p = c[0] x^(n-1) + c[1] x^(n-2) + .. */
+REG void reg_polynomial(int k, const float *c, int n, const reg *x, reg *p)
+{
+    REG_EACH(i, k)
+    p[i] = reg_fma(reg_fill(c[0]), x[i], reg_fill(c[1]));
+#pragma GCC unroll 8
+    for (int j = 2; j < n; j++)
+        REG_EACH(i, k)
+    p[i] = reg_fma(p[i], x[i], reg_fill(c[j]));
 }
 
-/* tanh: Cephes' tanhf polynomial near 0, 1 - 2 / (exp(2|x|) + 1) elsewhere.  Within 2 ulp. */
-static inline __attribute__((always_inline)) float vec_tanh(float x)
+/* x = n ln 2 + r, |r| <= ln 2 / 2: r takes x's place; p = (exp(r) - 1 - r) / r^2, minimax: exp(r)
+ * is off by 3e-9 of its value. */
+REG void reg_exp_parts(int k, reg *x, reg *n, reg *p)
 {
-    const float a = fabsf(x), z = x * x;
-    float p = -5.70498872745e-3f;
+    static const float c[] = {1.3814547565e-3f, 8.3687482402e-3f, 4.1668392718e-2f,
+                              1.6666519642e-1f, 4.9999994040e-1f};
+    const reg to_int = reg_fill(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
 
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    const float near = p * z * x + x;
-    const float far = 1.0f - 2.0f / (vec_exp_near(vec_select(a > 40.0f, 80.0f, 2.0f * a)) + 1.0f);
-    return vec_select(a < 0.625f, near, copysignf(far, x));
+    REG_EACH(i, k)
+    n[i] = reg_fma(x[i], reg_fill(1.44269504088896341f), to_int) - to_int;
+    REG_EACH(i, k)
+    x[i] = reg_fma(n[i], reg_fill(-0.693359375f), x[i]);
+    REG_EACH(i, k)
+    x[i] = reg_fma(n[i], reg_fill(2.12194440e-4f), x[i]);
+    reg_polynomial(k, c, 5, x, p);
 }
 
-/* erf: x + x times a polynomial of x^2 near 0, 1 - exp of a polynomial elsewhere (N. Juffa's
- * coefficients).  Within 2 ulp. */
-static inline __attribute__((always_inline)) float vec_erf(float x)
+/* Within 2 ulp of the true value. */
+REG void reg_exp(int k, reg *x)
 {
-    const float z = x * x, size = fabsf(x), a = vec_select(size > 4.0f, 4.0f, size), s = a * a;
-    float p = -5.96761703e-4f;
+    const reg one = reg_fill(1.0f);
+    reg n[REG_MOST], p[REG_MOST];
 
-    p = p * z + 4.99119423e-3f;
-    p = p * z - 2.67681349e-2f;
-    p = p * z + 1.12819925e-1f;
-    p = p * z - 3.76125336e-1f;
-    p = p * z + 1.28379166e-1f;
-    float q = (-1.72853470e-5f * a + 3.83197126e-4f) * s + (-3.88396438e-3f * a + 2.42546219e-2f);
-    q = q * a - 1.06777877e-1f;
-    q = q * a - 6.34846687e-1f;
-    q = q * a - 1.28717512e-1f;
-    q = q * a - a;
-    const float far = 1.0f - vec_exp_near(q);
-    return vec_select(size > 0.927734375f, copysignf(far, x), p * x + x);
+    REG_EACH(i, k)
+    x[i] = reg_min(reg_fill(89.0f), reg_max(reg_fill(-104.0f), x[i]));
+    reg_exp_parts(k, x, n, p);
+    REG_EACH(i, k)
+    p[i] = reg_fma(p[i], x[i], one);
+    REG_EACH(i, k)
+    p[i] = reg_fma(p[i], x[i], one);
+    REG_EACH(i, k)
+    x[i] = reg_scale(p[i], n[i]);
 }
 
-static inline __attribute__((always_inline)) float vec_sigmoid(float x)
+/* q = m / (m + 2), m = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), less what rounding m + 2 to s
+ * adds to it: q (m + 2 - s) / s, where 1 / s = (1 - q) / 2, about.  Within 2.1 ulp. */
+REG void reg_tanh(int k, reg *x)
 {
-    return 1.0f / (1.0f + vec_exp(-x));
+    const reg one = reg_fill(1.0f), two = reg_fill(2.0f), half = reg_fill(0.5f);
+    reg r[REG_MOST], n[REG_MOST], p[REG_MOST];
+
+    REG_EACH(i, k)
+    r[i] = reg_min(reg_fill(20.0f), reg_abs(x[i]) * two);
+    reg_exp_parts(k, r, n, p);
+    REG_EACH(i, k)
+    p[i] = reg_fma(r[i] * r[i], p[i], r[i]);
+    REG_EACH(i, k)
+    {
+        const reg scale = reg_scale(one, n[i]), m = reg_fma(scale, p[i], scale - one);
+        const reg s = m + two, q = reg_divide(m, s), lost = m - (s - two);
+        const reg by = reg_max(half * reg_fill(0.9998f) - half * q, reg_fill(0.0f));
+        x[i] = reg_signed(reg_fma(-(q * lost), by, q), x[i]);
+    }
+}
+
+REG void reg_sigmoid(int k, reg *x)
+{
+    const reg one = reg_fill(1.0f);
+
+    REG_EACH(i, k)
+    x[i] = -x[i];
+    reg_exp(k, x);
+    REG_EACH(i, k)
+    x[i] = reg_divide(one, one + x[i]);
+}
+
+/* y = exp(x - top), in place or not. */
+static void vec_exps(const float *x, float top, float *y, int64_t n)
+{
+    for (int64_t j = 0; j < n; j += REG_LANES) {
+        const int64_t m = vec_min(REG_LANES, n - j);
+        reg v = reg_load(MP_F32, x, j, m) - reg_fill(top);
+        reg_exp(1, &v);
+        reg_store(MP_F32, MP_E4M3_SATURATE, v, y, j, m);
+    }
 }
 
 /* Sums use 32 lanes and this tree on every instruction set, so that all give the same bits: as many
@@ -418,14 +653,20 @@ static inline float vec_lane_sum(float *lane)
     return lane[0];
 }
 
+/* What is left of a row after whole VEC_LANES goes to the first lanes. */
+enum { VEC_SUMS = VEC_LANES / REG_LANES };
+
 static inline float vec_sum(const float *x, int64_t n)
 {
-    float lane[VEC_LANES] = {0};
+    reg sum[VEC_SUMS] = {0};
+    float lane[VEC_LANES];
     int64_t j = 0;
 
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        for (int l = 0; l < VEC_LANES; l++)
-            lane[l] += x[j + l];
+#pragma GCC unroll 8
+        for (int i = 0; i < VEC_SUMS; i++)
+            sum[i] += reg_floats(x + j + i * REG_LANES);
+    memcpy(lane, sum, sizeof lane);
     for (int l = 0; j < n; j++, l++)
         lane[l] += x[j];
     return vec_lane_sum(lane);
@@ -434,27 +675,36 @@ static inline float vec_sum(const float *x, int64_t n)
 /* Sum of (x - mean)^2; mean 0 gives the sum of squares. */
 static inline float vec_sum_squares(const float *x, float mean, int64_t n)
 {
-    float lane[VEC_LANES] = {0};
+    reg sum[VEC_SUMS] = {0};
+    float lane[VEC_LANES];
     int64_t j = 0;
 
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        for (int l = 0; l < VEC_LANES; l++)
-            lane[l] += (x[j + l] - mean) * (x[j + l] - mean);
+#pragma GCC unroll 8
+        for (int i = 0; i < VEC_SUMS; i++) {
+            const reg apart = reg_floats(x + j + i * REG_LANES) - reg_fill(mean);
+            sum[i] += apart * apart;
+        }
+    memcpy(lane, sum, sizeof lane);
     for (int l = 0; j < n; j++, l++)
         lane[l] += (x[j] - mean) * (x[j] - mean);
     return vec_lane_sum(lane);
 }
 
+/* A NaN is passed over. */
 static inline float vec_max(const float *x, int64_t n)
 {
+    reg top[VEC_SUMS];
     float lane[VEC_LANES];
     int64_t j = 0;
 
-    for (int l = 0; l < VEC_LANES; l++)
-        lane[l] = -INFINITY;
+    for (int i = 0; i < VEC_SUMS; i++)
+        top[i] = reg_fill(-INFINITY);
     for (; j + VEC_LANES <= n; j += VEC_LANES)
-        for (int l = 0; l < VEC_LANES; l++)
-            lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
+#pragma GCC unroll 8
+        for (int i = 0; i < VEC_SUMS; i++)
+            top[i] = reg_max(reg_floats(x + j + i * REG_LANES), top[i]);
+    memcpy(lane, top, sizeof lane);
     for (int l = 0; j < n; j++, l++)
         lane[l] = x[j] > lane[l] ? x[j] : lane[l];
     for (int l = 1; l < VEC_LANES; l++)

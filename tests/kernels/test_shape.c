@@ -383,6 +383,38 @@ static mp_tensor agree_join(mp_ctx *c, mp_tensor x)
     return mp_cat(c, 2, (mp_tensor[]){x, x}, 0);
 }
 
+/* Results of more than a MiB, which go around the caches where rows are whole lines of them: 1088
+ * values are lines of every dtype, 1090 are not, and 700 rows are no whole number of tiles. */
+static void test_shape__large_planes_turn_to_their_last_element(void **state)
+{
+    enum { ROWS = 700 };
+    static const int64_t heights[] = {1088, 1090};
+    static const mp_dtype sizes[] = {MP_F32, MP_F16, MP_F8_E5M2};
+    static char bytes[4 * 2 * 1090 * ROWS];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)((uint32_t)i * 2654435761u >> 24);
+    for (const char *const *isa = mp_test_isas(); *isa; isa++)
+        for (size_t k = 0; k < 6; k++) {
+            mp_ctx *c = mp_test_ctx(*isa, 2);
+            const int64_t h = heights[k % 2];
+            const mp_dtype d = sizes[k / 2];
+            const size_t size = mp_dtype_size(d);
+            const mp_tensor y =
+                mp_permute(c, mp_view(bytes, d, 3, MP_DIMS(2, h, ROWS)), (const int[]){0, 2, 1});
+            mp_test_ok(c);
+            for (int64_t b = 0; b < 2; b++)
+                for (int64_t i = 0; i < ROWS; i++)
+                    for (int64_t j = 0; j < h; j++)
+                        if (memcmp((char *)y.data + (size_t)((b * ROWS + i) * h + j) * size,
+                                   bytes + (size_t)((b * h + j) * ROWS + i) * size, size))
+                            fail_msg("%s, %zu bytes: [%d, %d, %d] is wrong", *isa, size, (int)b,
+                                     (int)i, (int)j);
+            mp_device_close(c);
+        }
+}
+
 static void test_shape__instruction_sets_and_thread_counts_give_the_same_bits(void **state)
 {
     static const mp_test_case cases[] = {
@@ -480,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_shape__channel_means_are_torchs_with_one_rounding),
         cmocka_unit_test(test_shape__long_rows_move_to_their_end),
         cmocka_unit_test(test_shape__large_planes_turn_tile_by_tile),
+        cmocka_unit_test(test_shape__large_planes_turn_to_their_last_element),
         cmocka_unit_test(test_shape__instruction_sets_and_thread_counts_give_the_same_bits),
         cmocka_unit_test(test_shape__impossible_shapes_are_refused_with_the_op_named),
         cmocka_unit_test(test_shape__empty_and_zero_dimensional_tensors_pass_through),

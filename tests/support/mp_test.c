@@ -223,7 +223,8 @@ static mp_tensor copy_of(mp_ctx *c, mp_tensor x)
     return y;
 }
 
-static void same_as(const mp_test_case *k, mp_ctx *c, mp_ctx *reference, mp_tensor x)
+static void same_as(const mp_test_case *k, mp_ctx *c, mp_ctx *reference, mp_tensor x,
+                    const mp_tolerance *t)
 {
     char name[NAME];
     const mp_mark mark = mp_open(c), base = mp_open(reference);
@@ -236,24 +237,44 @@ static void same_as(const mp_test_case *k, mp_ctx *c, mp_ctx *reference, mp_tens
     mp_device_describe(c, &info);
     snprintf(name, sizeof name, "%s by %s with %d threads", k->name, info.isa, info.threads);
     golden.name = name;
-    mp_test_same(y, golden);
+    if (t)
+        mp_test_close(y, golden, *t);
+    else
+        mp_test_same(y, golden);
     mp_drop(c, mark);
     mp_drop(reference, base);
 }
 
-void mp_test_agree(const mp_test_case *cases, int n, mp_tensor x)
+/* fused: of another instruction set than base's, or the same. */
+static void agree(const mp_test_case *cases, int n, mp_tensor x, mp_ctx *base, mp_ctx *fused)
 {
     static const int threads[] = {1, 2, 3, 5};
-    mp_ctx *reference = mp_test_ctx("base", 1);
 
     for (const char *const *isa = mp_test_isas(); *isa; isa++)
         for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
             mp_ctx *c = mp_test_ctx(*isa, threads[t]);
             for (int i = 0; i < n; i++)
-                same_as(&cases[i], c, reference, x);
+                same_as(&cases[i], c, strcmp(*isa, "base") ? fused : base, x, NULL);
             mp_device_close(c);
         }
-    mp_device_close(reference);
+}
+
+void mp_test_agree(const mp_test_case *cases, int n, mp_tensor x)
+{
+    mp_ctx *base = mp_test_ctx("base", 1);
+
+    agree(cases, n, x, base, base);
+    mp_device_close(base);
+}
+
+void mp_test_agree_fused(const mp_test_case *k, mp_tensor x, mp_tolerance t)
+{
+    mp_ctx *base = mp_test_ctx("base", 1), *fused = mp_test_ctx(NULL, 1);
+
+    agree(k, 1, x, base, fused);
+    same_as(k, base, fused, x, &t);
+    mp_device_close(base);
+    mp_device_close(fused);
 }
 
 double mp_rel_l2(const float *a, const float *b, int64_t n)

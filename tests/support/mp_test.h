@@ -54,6 +54,9 @@ typedef struct mp_test_case {
 } mp_test_case;
 /* Each case gives the same bits on every instruction set with 1, 2, 3 and 5 threads. */
 void mp_test_agree(const mp_test_case *cases, int n, mp_tensor x);
+/* The same of one case whose products "base" cannot fuse: its bits are the same with every number
+ * of threads, but only within the tolerance those of the other instruction sets. */
+void mp_test_agree_fused(const mp_test_case *k, mp_tensor x, mp_tolerance base);
 
 /* The context works on: else the test fails with its error. */
 void mp_test_ok(const mp_ctx *c);
