@@ -197,28 +197,48 @@ REG void gate_step(const void *args, int act, mp_dtype d, int64_t at, int64_t n)
     act_step(args, (mp_act)act, true, d, at, n);
 }
 
-/* The steps of values [0, n) of an activation. */
-REG void act_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
-{
-    switch (act) {
-#define ACT(id)                                              \
+/* The steps of values [0, n): loops of their own for the activations that models have there, one
+ * for each dtype; for others the dtype is looked up at each step. */
+#define ACT(id, d)                                           \
     case id:                                                 \
         reg_run(step, &p, id, d, REG_MOST *REG_LANES, 0, n); \
         return;
-        ACT(MP_ACT_NONE)
-        ACT(MP_ACT_SILU)
-        ACT(MP_ACT_RELU)
-        ACT(MP_ACT_RELU6)
-        ACT(MP_ACT_GELU)
-        ACT(MP_ACT_GELU_TANH)
-        ACT(MP_ACT_QUICK_GELU)
-        ACT(MP_ACT_TANH)
-        ACT(MP_ACT_SIGMOID)
-        ACT(MP_ACT_MISH)
-        ACT(MP_ACT_GELU_NEW)
-#undef ACT
+
+REG void act_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
+{
+    switch (act) {
+        ACT(MP_ACT_NONE, MP_DTYPE_COUNT)
+        ACT(MP_ACT_SILU, d)
+        ACT(MP_ACT_RELU, d)
+        ACT(MP_ACT_RELU6, d)
+        ACT(MP_ACT_GELU, d)
+        ACT(MP_ACT_GELU_TANH, d)
+        ACT(MP_ACT_QUICK_GELU, d)
+        ACT(MP_ACT_TANH, d)
+        ACT(MP_ACT_SIGMOID, MP_DTYPE_COUNT)
+        ACT(MP_ACT_MISH, MP_DTYPE_COUNT)
+        ACT(MP_ACT_GELU_NEW, d)
     }
 }
+
+REG void gate_steps(reg_step *step, act_args p, mp_act act, mp_dtype d, int64_t n)
+{
+    switch (act) {
+        ACT(MP_ACT_NONE, MP_DTYPE_COUNT)
+        ACT(MP_ACT_SILU, d)
+        ACT(MP_ACT_RELU, MP_DTYPE_COUNT)
+        ACT(MP_ACT_RELU6, MP_DTYPE_COUNT)
+        ACT(MP_ACT_GELU, d)
+        ACT(MP_ACT_GELU_TANH, d)
+        ACT(MP_ACT_QUICK_GELU, MP_DTYPE_COUNT)
+        ACT(MP_ACT_TANH, MP_DTYPE_COUNT)
+        ACT(MP_ACT_SIGMOID, MP_DTYPE_COUNT)
+        ACT(MP_ACT_MISH, MP_DTYPE_COUNT)
+        ACT(MP_ACT_GELU_NEW, d)
+    }
+}
+
+#undef ACT
 
 static void activate_values(act_args p, mp_act act, mp_dtype d, int64_t n)
 {
@@ -227,7 +247,7 @@ static void activate_values(act_args p, mp_act act, mp_dtype d, int64_t n)
 
 static void gate_values(act_args p, mp_act act, mp_dtype d, int64_t n)
 {
-    act_steps(gate_step, p, act, d, n);
+    gate_steps(gate_step, p, act, d, n);
 }
 
 /* Floats, in place or not; the caller rounds y.  d: the dtype that x had and y will have. */
