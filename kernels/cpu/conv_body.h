@@ -487,11 +487,14 @@ static void conv_rows(mp_ctx *c, const conv_geometry *v, mp_tensor w, mp_tensor 
     }
 }
 
-/* Pixels serve as rows where taps have enough channels, rows fill the tiles of pairs, and each
- * frame of the output has one of the input under its taps. */
+/* Pixels serve as rows where taps have enough channels (few, where a row of taps makes up for it),
+ * rows fill the tiles of pairs, and each frame of the output has one of the input under its taps.
+ */
 static bool conv_by_rows(const conv_geometry *v, int groups, bool pairs)
 {
-    return groups == 1 && v->c >= 32 && v->time_padding < v->kt && v->t > 0 &&
+    const int64_t channels = PANEL_OVERLAP && !pairs && v->kw > 1 ? 3 : 32;
+
+    return groups == 1 && v->c >= channels && v->time_padding < v->kt && v->t > 0 &&
            4 * panel_m(pairs, v->out_w) <= 5 * v->out_w;
 }
 
