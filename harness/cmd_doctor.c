@@ -49,7 +49,7 @@ static int check_machine(mp_arena *a)
 static void check_speed(mp_arena *a)
 {
     const char *isa = getenv("MPBENCH_ISA");
-    const mp_device_options o = {.isa = isa && *isa ? isa : NULL};
+    const mp_device_options o = {.isa = isa && *isa ? isa : NULL, .alone = true};
     mp_error err = {0};
     mp_roofline r;
     mp_ctx *c = NULL;

@@ -35,7 +35,7 @@ mp_code mp_device_open(const mp_device_options *o, mp_ctx **out, mp_error *err)
     if (backend != &mp_meta_backend) {
         if (!strcmp(backend->name, "base"))
             mp_cpu_single_blas();
-        code = mp_threads_start(o->threads, &threads, err);
+        code = mp_threads_start(o->threads, o->alone, &threads, err);
     }
     if (code) {
         mp_ctx_free(c);

@@ -16,6 +16,9 @@ typedef struct mp_device_options {
     const char *device;
     const char *isa;     /* "base", "avx2", "avx512", "avx512bf16", "amx"; NULL: the best */
     int threads;         /* 1 to 256; 0: one on each logical CPU that this process may use */
+    bool alone;          /* until it is closed, the calling thread serves this context alone and
+                          * starts no other process: it keeps to one core, as the workers do.  For
+                          * measuring; a generation is a few percent slower so */
     size_t memory_limit; /* bytes of activations; 0: none.  Over it is MP_ENOMEM */
     mp_policy policy;
     mp_e4m3_overflow e4m3;

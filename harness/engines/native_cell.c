@@ -534,7 +534,7 @@ static void open_device(engine *e, const mp_native_cell *cell)
 
 int mp_native_roofline(const mp_native_cell *cell, int fd)
 {
-    const mp_device_options o = {.isa = cell->isa, .threads = cell->threads};
+    const mp_device_options o = {.isa = cell->isa, .threads = cell->threads, .alone = true};
     engine e = {.fd = fd};
     mp_roofline r;
 

@@ -9,7 +9,7 @@
 
 /* Many short runs, of which the fastest counts: one of them is not disturbed by the machine's other
  * work.  A thread's share of a run is TASK_NS. */
-enum { RUNS = 8, TASK_NS = 30000, COPIES = 3 };
+enum { RUNS = 8, TASK_NS = 30000, WARM_NS = 300000, COPIES = 3 };
 /* What a thread copies: with the copy, more than its core's own cache holds. */
 static const size_t half = (size_t)2 << 20;
 
@@ -61,6 +61,15 @@ static double fastest(mp_ctx *c, int runs, int64_t tasks, mp_task_fn *fn, work *
     return 1e-9 * (double)best;
 }
 
+/* A core opens its widest units only when they are used, and takes a while to. */
+static void warm_up(mp_ctx *c, int threads, work *w)
+{
+    const uint64_t start = mp_now_ns();
+
+    while (mp_now_ns() - start < WARM_NS)
+        mp_parallel(c, threads, multiply, w);
+}
+
 /* FLOPs a second of all threads. */
 static double peak(mp_ctx *c, int64_t (*loop)(int64_t turns), int threads)
 {
@@ -68,8 +77,8 @@ static double peak(mp_ctx *c, int64_t (*loop)(int64_t turns), int threads)
 
     if (!loop)
         return 0;
-    /* The first runs are slow: a core opens its widest units only when they are used. */
-    while (time_of(c, 1, multiply, &w) < TASK_NS)
+    warm_up(c, threads, &w);
+    while (fastest(c, 3, 1, multiply, &w) < 1e-9 * TASK_NS)
         w.turns *= 2;
     return (double)(loop(w.turns) * threads) / fastest(c, RUNS, threads, multiply, &w);
 }

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <hwloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,7 +27,7 @@ typedef struct area {
 
 typedef struct worker {
     struct mp_threads *pool;
-    pthread_t thread;
+    pthread_t thread; /* of the first one: the thread that started them all */
     int index;
     area scratch;
 } worker;
@@ -34,6 +35,8 @@ typedef struct worker {
 struct mp_threads {
     worker workers[MAX_THREADS];
     int count;
+    cpu_set_t allowed; /* to the first thread, before it was pinned */
+    bool alone;
     area shared[MP_SHARED_COUNT];
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
@@ -223,20 +226,26 @@ void *mp_scratch_shared(mp_ctx *c, mp_shared which, size_t bytes)
     return NULL;
 }
 
-/* One worker to a core, in hwloc's order, among those that this process may use. */
-static void pin_workers(mp_threads *t)
+/* One worker to a core, in hwloc's order, where there is one for each core that this process may
+ * use; where there are fewer, as beside other cells, the system places them.  The calling thread
+ * stays as it is unless it is the context's alone: else it may find itself on the same core as
+ * another one until the system moves it, milliseconds later. */
+static void pin_workers(mp_threads *t, bool alone)
 {
     hwloc_topology_t topology;
 
-    if (t->count == 1 || !mp_cpu_topology(&topology))
+    if (t->count == 1 || sched_getaffinity(0, sizeof t->allowed, &t->allowed) ||
+        !mp_cpu_topology(&topology))
         return;
     const int cores = hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_CORE);
-    for (int i = 1; i < t->count && cores > 0; i++) {
+    for (int i = alone ? 0 : 1; i < t->count && cores > 0 && cores <= t->count; i++) {
         hwloc_obj_t core = hwloc_get_obj_by_type(topology, HWLOC_OBJ_CORE, (unsigned)(i % cores));
-        if (core && core->cpuset)
-            hwloc_set_thread_cpubind(topology, t->workers[i].thread, core->cpuset, 0);
+        if (!core || !core->cpuset)
+            continue;
+        hwloc_set_thread_cpubind(topology, t->workers[i].thread, core->cpuset, 0);
     }
     hwloc_topology_destroy(topology);
+    t->alone = alone;
 }
 
 static int default_count(void)
@@ -248,7 +257,7 @@ static int default_count(void)
     return CPU_COUNT(&set) < MAX_THREADS ? CPU_COUNT(&set) : MAX_THREADS;
 }
 
-mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err)
+mp_code mp_threads_start(int threads, bool alone, mp_threads **out, mp_error *err)
 {
     mp_threads *t;
 
@@ -266,6 +275,7 @@ mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err)
     pthread_cond_init(&t->wake, NULL);
     pthread_cond_init(&t->done, NULL);
     t->count = 1;
+    t->workers[0].thread = pthread_self();
     for (int i = 1; i < threads; i++) {
         worker *w = &t->workers[i];
         w->pool = t;
@@ -278,7 +288,7 @@ mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err)
         }
         t->count++;
     }
-    pin_workers(t);
+    pin_workers(t, alone);
     *out = t;
     return MP_OK;
 }
@@ -293,6 +303,8 @@ void mp_threads_stop(mp_threads *t)
     pthread_mutex_unlock(&t->lock);
     for (int i = 1; i < t->count; i++)
         pthread_join(t->workers[i].thread, NULL);
+    if (t->alone)
+        pthread_setaffinity_np(t->workers[0].thread, sizeof t->allowed, &t->allowed);
     for (int i = 0; i < t->count; i++)
         release(&t->workers[i].scratch);
     for (int i = 0; i < MP_SHARED_COUNT; i++)

@@ -16,9 +16,10 @@ typedef struct mp_threads mp_threads;
 typedef void mp_task_fn(void *arg, int64_t task, int worker);
 
 /* threads: 1 to 256; 0 is one on each logical CPU that this process may use.  The calling thread is
- * worker 0.  MP_EDEVICE for another number, or when the system starts no more. */
-mp_code mp_threads_start(int threads, mp_threads **out, mp_error *err);
-void mp_threads_stop(mp_threads *t); /* joins; NULL is fine */
+ * worker 0; alone: it is pinned, too, until the others stop.  MP_EDEVICE for another number, or
+ * when the system starts no more. */
+mp_code mp_threads_start(int threads, bool alone, mp_threads **out, mp_error *err);
+void mp_threads_stop(mp_threads *t); /* joins, from the thread that started them; NULL is fine */
 int mp_threads_count(const mp_threads *t);
 size_t mp_threads_scratch(const mp_threads *t); /* bytes, of all workers together */
 
