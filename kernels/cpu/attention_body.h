@@ -19,113 +19,64 @@ enum {
     ATTN_TOGETHER = 256 /* values of a token in neighbouring heads, about as many */
 };
 
-#if defined(__AVX512F__)
-
-static inline panel_vec attn_larger(panel_vec a, panel_vec b)
-{
-    return _mm512_max_ps(a, b);
-}
-
-static inline panel_vec attn_round_f16(panel_vec v)
-{
-    return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
-
-#elif defined(__AVX2__)
-
-static inline panel_vec attn_larger(panel_vec a, panel_vec b)
-{
-    return _mm256_max_ps(a, b);
-}
-
-static inline panel_vec attn_round_f16(panel_vec v)
-{
-    return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
-
-#else
-
-/* b where either is a NaN, as x86 has it. */
-static inline panel_vec attn_larger(panel_vec a, panel_vec b)
-{
-    typedef int32_t bits __attribute__((vector_size(sizeof(panel_vec))));
-    const bits when = a > b;
-
-    return (panel_vec)(((bits)a & when) | ((bits)b & ~when));
-}
-
-static inline panel_vec attn_round_f16(panel_vec v)
-{
-    float lane[PANEL_LANES];
-
-    panel_store(lane, v);
-    vec_round(MP_F16, MP_E4M3_SATURATE, lane, PANEL_LANES);
-    return panel_load(lane);
-}
-
-#endif
-
 #if defined(__AVX512BF16__)
 
-static inline void attn_store_bf16(panel_half *to, panel_vec v)
+static inline void attn_store_bf16(panel_half *to, reg v)
 {
     _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(v));
 }
 
 #else
 
-static inline void attn_store_bf16(panel_half *to, panel_vec v)
+static inline void attn_store_bf16(panel_half *to, reg v)
 {
     (void)to, (void)v; /* no panels of pairs */
 }
 
 #endif
 
-typedef uint32_t attn_bits __attribute__((vector_size(4 * PANEL_LANES)));
-
 /* exp of x <= 0: x = n ln 2 + r with |r| <= ln 2 / 2, a minimax polynomial on r (3e-9 of the
  * value), times 2^n, which n + 127 in the lowest bits of `shifted` becomes as a float's exponent: 0
  * for n = -127, the least.  Within 2 ulp of the true value down to 2^-126; a NaN stays. */
-static inline panel_vec attn_exp(panel_vec x)
+static inline reg attn_exp(reg x)
 {
-    const panel_vec to_int = panel_fill(12582912.0f + 127.0f), one = panel_fill(1.0f);
+    const reg to_int = reg_fill(12582912.0f + 127.0f), one = reg_fill(1.0f);
 
-    x = attn_larger(panel_fill(-88.0f), x);
-    const panel_vec shifted = panel_fma(x, panel_fill(1.44269504088896341f), to_int);
-    const panel_vec n = shifted - to_int;
-    panel_vec r = panel_fma(n, panel_fill(-0.693359375f), x);
-    r = panel_fma(n, panel_fill(2.12194440e-4f), r);
-    panel_vec p = panel_fma(panel_fill(1.3814547565e-3f), r, panel_fill(8.3687482402e-3f));
-    p = panel_fma(p, r, panel_fill(4.1668392718e-2f));
-    p = panel_fma(p, r, panel_fill(1.6666519642e-1f));
-    p = panel_fma(p, r, panel_fill(4.9999994040e-1f));
-    p = panel_fma(p, r, one);
-    p = panel_fma(p, r, one);
-    return p * (panel_vec)((attn_bits)shifted << 23);
+    x = reg_max(reg_fill(-88.0f), x);
+    const reg shifted = reg_fma(x, reg_fill(1.44269504088896341f), to_int);
+    const reg n = shifted - to_int;
+    reg r = reg_fma(n, reg_fill(-0.693359375f), x);
+    r = reg_fma(n, reg_fill(2.12194440e-4f), r);
+    reg p = reg_fma(reg_fill(1.3814547565e-3f), r, reg_fill(8.3687482402e-3f));
+    p = reg_fma(p, r, reg_fill(4.1668392718e-2f));
+    p = reg_fma(p, r, reg_fill(1.6666519642e-1f));
+    p = reg_fma(p, r, reg_fill(4.9999994040e-1f));
+    p = reg_fma(p, r, one);
+    p = reg_fma(p, r, one);
+    return p * (reg)((reg_bits)shifted << 23);
 }
 
-/* The largest of each of PANEL_LANES rows of lanes. */
-static inline panel_vec attn_largest(const float *lanes)
+/* The largest of each of REG_LANES rows of lanes. */
+static inline reg attn_largest(const float *lanes)
 {
-    float turned[PANEL_LANES * PANEL_LANES];
+    float turned[REG_LANES * REG_LANES];
 
-    for (int i = 0; i < PANEL_LANES; i += PANEL_TURN)
-        for (int j = 0; j < PANEL_LANES; j += PANEL_TURN)
-            panel_turn(lanes + i * PANEL_LANES + j, PANEL_LANES, turned + j * PANEL_LANES + i,
-                       PANEL_LANES);
-    panel_vec top = panel_load(turned);
-    for (int l = 1; l < PANEL_LANES; l++)
-        top = attn_larger(panel_load(turned + l * PANEL_LANES), top);
+    for (int i = 0; i < REG_LANES; i += PANEL_TURN)
+        for (int j = 0; j < REG_LANES; j += PANEL_TURN)
+            panel_turn(lanes + i * REG_LANES + j, REG_LANES, turned + j * REG_LANES + i, REG_LANES);
+    reg top = reg_floats(turned);
+    for (int l = 1; l < REG_LANES; l++)
+        top = reg_max(reg_floats(turned + l * REG_LANES), top);
     return top;
 }
 
 /* bf16 that stays a float; a NaN may become a number, which whoever adds up what was not rounded
  * does not mind. */
-static inline panel_vec attn_round_bf16(panel_vec v)
+static inline reg attn_round_bf16(reg v)
 {
-    const attn_bits u = (attn_bits)v;
+    const reg_bits u = (reg_bits)v;
 
-    return (panel_vec)((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000);
+    return (reg)((u + 0x7fff + (u >> 16 & 1)) & 0xffff0000);
 }
 
 typedef struct softmax_args {
@@ -214,7 +165,7 @@ static flash_state flash_place(const softmax_args *p, float *at)
     f.p = f.s + ATTN_Q * p->ld;
     f.out = f.p + ATTN_Q * p->ld / 2;
     f.sum = f.out + p->block * wide;
-    f.top = f.sum + p->block * PANEL_LANES;
+    f.top = f.sum + p->block * REG_LANES;
     f.mask = f.top + p->block;
     f.bias = f.mask + ATTN_KV;
     return f;
@@ -225,7 +176,7 @@ static size_t flash_floats(const softmax_args *p)
     const int64_t d = panel_k(p->pairs, p->d), wide = panel_n(p->d);
 
     return (size_t)((p->block + ATTN_KV + PANEL_N) * d + (p->block + ATTN_KV) * wide +
-                    ATTN_Q * p->ld * 3 / 2 + p->block * (PANEL_LANES + 1) + ATTN_Q + 2 * ATTN_KV);
+                    ATTN_Q * p->ld * 3 / 2 + p->block * (REG_LANES + 1) + ATTN_Q + 2 * ATTN_KV);
 }
 
 /* What distances add to the scores of m queries from q0 on and n keys from k0 on: m + n - 1 values
@@ -239,25 +190,25 @@ static void load_bias(const softmax_args *p, int64_t head, int64_t q0, int64_t m
     vec_widen(t.store, (const char *)t.data + (size_t)at * mp_dtype_size(t.store), to, m + n - 1);
 }
 
-/* Scales, biases and masks the scores of a query; the largest of them is one of the PANEL_LANES in
+/* Scales, biases and masks the scores of a query; the largest of them is one of the REG_LANES in
  * lanes.  Scores that are scaled alone stay as they are; bias and mask may be NULL.  n: a multiple
- * of PANEL_LANES. */
+ * of REG_LANES. */
 static inline void flash_scores(float *s, float scale, const float *bias, const float *mask,
                                 int64_t n, float *lanes)
 {
-    panel_vec top = panel_fill(-INFINITY);
+    reg top = reg_fill(-INFINITY);
 
-    for (int64_t j = 0; j < n; j += PANEL_LANES) {
-        panel_vec v = panel_load(s + j) * panel_fill(scale);
+    for (int64_t j = 0; j < n; j += REG_LANES) {
+        reg v = reg_floats(s + j) * reg_fill(scale);
         if (bias)
-            v = v + panel_load(bias + j);
+            v = v + reg_floats(bias + j);
         if (mask)
-            v = v + panel_load(mask + j);
+            v = v + reg_floats(mask + j);
         if (bias || mask)
-            panel_store(s + j, v);
-        top = attn_larger(v, top);
+            reg_put(s + j, v);
+        top = reg_max(v, top);
     }
-    panel_store(lanes, top);
+    reg_put(lanes, top);
 }
 
 /* exp(s * scale - base), rounded to the dtype in place or, if there are any, as pairs; adds what is
@@ -265,20 +216,19 @@ static inline void flash_scores(float *s, float scale, const float *bias, const 
 static inline void flash_weights(mp_dtype dtype, float *s, panel_half *pairs, float scale,
                                  float base, int64_t n, float *sum)
 {
-    panel_vec total = panel_load(sum);
+    reg total = reg_floats(sum);
 
-    for (int64_t j = 0; j < n; j += PANEL_LANES) {
-        const panel_vec e =
-            attn_exp(panel_fma(panel_load(s + j), panel_fill(scale), panel_fill(-base)));
+    for (int64_t j = 0; j < n; j += REG_LANES) {
+        const reg e = attn_exp(reg_fma(reg_floats(s + j), reg_fill(scale), reg_fill(-base)));
         total = total + e;
         if (pairs)
             attn_store_bf16(pairs + j, e);
         else
-            panel_store(s + j, dtype == MP_BF16  ? attn_round_bf16(e)
-                               : dtype == MP_F16 ? attn_round_f16(e)
-                                                 : e);
+            reg_put(s + j, dtype == MP_BF16  ? attn_round_bf16(e)
+                           : dtype == MP_F16 ? reg_of_f16(reg_to_f16(e))
+                                             : e);
     }
-    panel_store(sum, total);
+    reg_put(sum, total);
 }
 
 static void fill(float *x, int64_t from, int64_t to, float value)
@@ -298,7 +248,7 @@ static void flash_hide(const softmax_args *p, const flash_state *f, int64_t i, f
     fill(s, end < 0 ? 0 : vec_min(end, n), panel_n(n), hidden);
 }
 
-/* Online softmax of `rows` queries from the i-th on, at most PANEL_LANES, their scores in s: they
+/* Online softmax of `rows` queries from the i-th on, at most REG_LANES, their scores in s: they
  * become weights relative to the largest score so far; what was summed and multiplied before
  * shrinks when that grows.  A row with nothing to attend to stays zero; a NaN, which no maximum
  * shows, goes on through the sum. */
@@ -307,21 +257,21 @@ static void flash_rows(const softmax_args *p, const flash_state *f, int64_t i, i
 {
     const float *mask = mp_given(p->o->mask) ? f->mask : NULL;
     const float scale = bias || mask ? 1.0f : p->scale; /* what is left to do */
-    float lanes[PANEL_LANES * PANEL_LANES] = {0}, base[PANEL_LANES], shrink[PANEL_LANES];
+    float lanes[REG_LANES * REG_LANES] = {0}, base[REG_LANES], shrink[REG_LANES];
 
     for (int64_t r = 0; r < rows; r++) {
         flash_hide(p, f, i + r, s + r * p->ld, n);
         flash_scores(s + r * p->ld, p->scale, bias ? bias - r : NULL, mask, panel_n(n),
-                     lanes + r * PANEL_LANES);
+                     lanes + r * REG_LANES);
     }
-    const panel_vec before = panel_load(f->top + i);
-    const panel_vec top = attn_larger(attn_largest(lanes), before);
-    panel_store(f->top + i, top);
-    panel_store(base, attn_larger(top, panel_fill(-FLT_MAX))); /* no infinity less another */
-    panel_store(shrink, attn_exp(before - panel_load(base)));
+    const reg before = reg_floats(f->top + i);
+    const reg top = reg_max(attn_largest(lanes), before);
+    reg_put(f->top + i, top);
+    reg_put(base, reg_max(top, reg_fill(-FLT_MAX))); /* no infinity less another */
+    reg_put(shrink, attn_exp(before - reg_floats(base)));
     for (int64_t r = 0; r < rows; r++) {
-        float *sum = f->sum + (i + r) * PANEL_LANES, *out = f->out + (i + r) * panel_n(p->d);
-        for (int l = 0; l < PANEL_LANES; l++)
+        float *sum = f->sum + (i + r) * REG_LANES, *out = f->out + (i + r) * panel_n(p->d);
+        for (int l = 0; l < REG_LANES; l++)
             sum[l] *= shrink[r];
         for (int64_t j = 0; j < p->d && shrink[r] != 1.0f; j++)
             out[j] *= shrink[r];
@@ -358,8 +308,8 @@ static void flash_queries(const softmax_args *p, const flash_state *f, int64_t i
         panel_product(true, f->q + i * d, d, f->k, rows, panel_n(n), d, false, f->s, p->ld);
     else
         attn_floats(f->q + i * d, d, f->k, PANEL_N * d, PANEL_N, rows, n, d, false, f->s, p->ld);
-    for (int64_t r = 0; r < m; r += PANEL_LANES)
-        flash_rows(p, f, i + r, vec_min(PANEL_LANES, m - r),
+    for (int64_t r = 0; r < m; r += REG_LANES)
+        flash_rows(p, f, i + r, vec_min(REG_LANES, m - r),
                    mp_given(p->o->bias) ? f->bias + (m - 1 - r) : NULL, f->s + r * p->ld,
                    p->pairs ? (panel_half *)f->p + r * p->ld : NULL, n);
     if (!p->pairs) { /* strips are as long as all keys of the block */
@@ -398,7 +348,7 @@ static void flash_task(void *arg, int64_t task, int worker)
     f.b = task / (p->blocks * p->heads);
     load_queries(p, f.b * p->sq + q0, m, f.head, f.q, panel_k(p->pairs, p->d));
     fill(f.out, 0, m * wide, 0.0f);
-    fill(f.sum, 0, m * PANEL_LANES, 0.0f);
+    fill(f.sum, 0, m * REG_LANES, 0.0f);
     fill(f.top, 0, m, -INFINITY);
     for (f.k0 = keys_begin(p, q0) / ATTN_KV * ATTN_KV; f.k0 < end; f.k0 += ATTN_KV) {
         f.n = vec_min(ATTN_KV, p->sk - f.k0);
@@ -407,7 +357,7 @@ static void flash_task(void *arg, int64_t task, int worker)
             flash_queries(p, &f, i, vec_min(ATTN_Q, m - i));
     }
     for (int64_t i = 0; i < m; i++) {
-        const float sum = vec_sum(f.sum + i * PANEL_LANES, PANEL_LANES);
+        const float sum = vec_sum(f.sum + i * REG_LANES, REG_LANES);
         const float r = sum == 0.0f ? 0.0f : 1.0f / sum;
         for (int64_t j = 0; j < p->d; j++)
             f.out[i * wide + j] *= r;

@@ -12,85 +12,6 @@
  * Pairs of bf16 go through the CPU's own dot products, which take denormal operands and results for
  * zero: bf16 has fp32's range, so these are below 2^-126. */
 
-#if defined(__AVX512F__)
-
-typedef __m512 panel_vec;
-enum { PANEL_LANES = 16, PANEL_ROWS = 12 };
-
-static inline panel_vec panel_load(const float *x)
-{
-    return _mm512_loadu_ps(x);
-}
-
-static inline void panel_store(float *x, panel_vec v)
-{
-    _mm512_storeu_ps(x, v);
-}
-
-static inline panel_vec panel_fill(float x)
-{
-    return _mm512_set1_ps(x);
-}
-
-static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
-{
-    return _mm512_fmadd_ps(a, b, sum);
-}
-
-#elif defined(__AVX2__)
-
-typedef __m256 panel_vec;
-enum { PANEL_LANES = 8, PANEL_ROWS = 6 };
-
-static inline panel_vec panel_load(const float *x)
-{
-    return _mm256_loadu_ps(x);
-}
-
-static inline void panel_store(float *x, panel_vec v)
-{
-    _mm256_storeu_ps(x, v);
-}
-
-static inline panel_vec panel_fill(float x)
-{
-    return _mm256_set1_ps(x);
-}
-
-static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
-{
-    return _mm256_fmadd_ps(a, b, sum);
-}
-
-#else
-
-enum { PANEL_LANES = 4 };
-typedef float panel_vec __attribute__((vector_size(4 * PANEL_LANES)));
-
-static inline panel_vec panel_load(const float *x)
-{
-    panel_vec v;
-    memcpy(&v, x, sizeof v);
-    return v;
-}
-
-static inline void panel_store(float *x, panel_vec v)
-{
-    memcpy(x, &v, sizeof v);
-}
-
-static inline panel_vec panel_fill(float x)
-{
-    return x - (panel_vec){0};
-}
-
-static inline panel_vec panel_fma(panel_vec a, panel_vec b, panel_vec sum)
-{
-    return a * b + sum;
-}
-
-#endif
-
 /* The strip that is multiplied next, and how many lines of it the CPU is asked for with each block
  * of rows: its own prefetching, which goes by what was read last, does not foresee it. */
 typedef struct panel_ahead {
@@ -102,14 +23,20 @@ enum { PANEL_LINE = 64 };
 
 #if defined(__AVX2__)
 
+#if defined(__AVX512F__)
+enum { PANEL_ROWS = 12 };
+#else
+enum { PANEL_ROWS = 6 };
+#endif
+
 /* PANEL_OVERLAP: rows of a may be nearer to one another than they are long. */
-enum { PANEL_N = 2 * PANEL_LANES, PANEL_HALF = PANEL_LANES, PANEL_OVERLAP = true };
+enum { PANEL_N = 2 * REG_LANES, PANEL_HALF = REG_LANES, PANEL_OVERLAP = true };
 
 #if defined(__AVX512BF16__)
 
 enum { PANEL_PAIRS = true };
 
-static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
+static inline reg panel_dot(reg a, reg b, reg sum)
 {
     return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
 }
@@ -118,16 +45,16 @@ static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
 
 enum { PANEL_PAIRS = false };
 
-static inline panel_vec panel_dot(panel_vec a, panel_vec b, panel_vec sum)
+static inline reg panel_dot(reg a, reg b, reg sum)
 {
-    return panel_fma(a, b, sum); /* never called */
+    return reg_fma(a, b, sum); /* never called */
 }
 
 #endif
 
 /* sum += a b.  Of the instruction's three forms, the one that overwrites the sum: gcc takes any,
  * and moves sums about or leaves them on the stack (one twentieth of the time, measured). */
-static inline void panel_accumulate(panel_vec *sum, panel_vec a, panel_vec b)
+static inline void panel_accumulate(reg *sum, reg a, reg b)
 {
     __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
 }
@@ -135,17 +62,16 @@ static inline void panel_accumulate(panel_vec *sum, panel_vec a, panel_vec b)
 /* Every third row of a, so that three are reached from one register. */
 enum { PANEL_BASES = (PANEL_ROWS + 2) / 3, PANEL_STEPS = 4 };
 
-/* One step of k: rows x vecs products, those of row r from base[r / 3]. */
+/* One step of k, which base goes on by: rows x vecs products, those of row r from base[r / 3]. */
 static inline __attribute__((always_inline)) void panel_step(bool pairs, int rows, int vecs,
-                                                             const char *const *base, int64_t lda,
-                                                             const float *b,
-                                                             panel_vec sum[PANEL_ROWS][2])
+                                                             const char **base, int64_t lda,
+                                                             const float *b, reg sum[PANEL_ROWS][2])
 {
-    const panel_vec b0 = panel_load(b), b1 = vecs == 2 ? panel_load(b + PANEL_LANES) : b0;
+    const reg b0 = reg_floats(b), b1 = vecs == 2 ? reg_floats(b + REG_LANES) : b0;
 
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
-        const panel_vec x = panel_fill(*(const float *)(base[r / 3] + r % 3 * lda));
+        const reg x = reg_fill(*(const float *)(base[r / 3] + r % 3 * lda));
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++)
             if (pairs)
@@ -153,9 +79,12 @@ static inline __attribute__((always_inline)) void panel_step(bool pairs, int row
             else
                 panel_accumulate(&sum[r][v], x, v ? b1 : b0);
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < (rows + 2) / 3; i++)
+        base[i] += sizeof *b;
 }
 
-/* rows x (vecs * PANEL_LANES) of y, the sums in registers; rows and vecs are constants. */
+/* rows x (vecs * REG_LANES) of y, the sums in registers; rows and vecs are constants. */
 static inline __attribute__((always_inline)) void
 panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const float *b,
             int64_t ldb, int64_t k, bool add, float *y, int64_t ldy, panel_ahead *ahead)
@@ -163,13 +92,13 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
     const char *next = ahead->at, *const end = next + ahead->lines * PANEL_LINE;
     const char *base[PANEL_BASES];
     int64_t row_bytes = lda * (int64_t)sizeof *a, p = 0;
-    panel_vec sum[PANEL_ROWS][2];
+    reg sum[PANEL_ROWS][2];
 
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++)
-            sum[r][v] = panel_fill(0.0f);
+            sum[r][v] = reg_fill(0.0f);
 #pragma GCC unroll 16
     for (int i = 0; i < (rows + 2) / 3; i++) {
         base[i] = (const char *)(a + 3 * i * lda);
@@ -182,26 +111,18 @@ panel_block(bool pairs, int rows, int vecs, const float *a, int64_t lda, const f
             next += PANEL_LINE;
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < PANEL_STEPS; i++, b += ldb) {
+        for (int i = 0; i < PANEL_STEPS; i++, b += ldb)
             panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
-#pragma GCC unroll 16
-            for (int j = 0; j < (rows + 2) / 3; j++)
-                base[j] += sizeof *a;
-        }
     }
-    for (; p < k; p++, b += ldb) {
+    for (; p < k; p++, b += ldb)
         panel_step(pairs, rows, vecs, base, row_bytes, b, sum);
-#pragma GCC unroll 16
-        for (int j = 0; j < (rows + 2) / 3; j++)
-            base[j] += sizeof *a;
-    }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++, y += ldy)
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++) {
             if (add)
-                sum[r][v] += panel_load(y + v * PANEL_LANES);
-            panel_store(y + v * PANEL_LANES, sum[r][v]);
+                sum[r][v] += reg_floats(y + v * REG_LANES);
+            reg_put(y + v * REG_LANES, sum[r][v]);
         }
     ahead->at = next;
 }

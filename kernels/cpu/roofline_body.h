@@ -11,17 +11,17 @@ enum { PEAK_SUMS = 12 };
 
 static inline __attribute__((always_inline)) int64_t peak_sums(bool pairs, int64_t turns)
 {
-    panel_vec sum[PEAK_SUMS] = {0}, a = {0}, b = {0};
+    reg sum[PEAK_SUMS] = {0}, a = {0}, b = {0};
 
     PEAK_USE(a);
     PEAK_USE(b);
     for (int64_t t = 0; t < turns; t++)
 #pragma GCC unroll 12
         for (int i = 0; i < PEAK_SUMS; i++) {
-            sum[i] = pairs ? panel_dot(a, b, sum[i]) : panel_fma(a, b, sum[i]);
+            sum[i] = pairs ? panel_dot(a, b, sum[i]) : reg_fma(a, b, sum[i]);
             PEAK_USE(sum[i]);
         }
-    return turns * PEAK_SUMS * PANEL_LANES * (pairs ? 4 : 2);
+    return turns * PEAK_SUMS * REG_LANES * (pairs ? 4 : 2);
 }
 
 static int64_t peak_fma(int64_t turns)

@@ -39,15 +39,20 @@ REG reg reg_floats(const void *from)
     return v;
 }
 
-REG reg reg_fill(float x)
+REG void reg_put(void *to, reg v)
 {
-    return x - (reg){0};
+    memcpy(to, &v, sizeof v);
 }
 
 /* bf16 in the upper halves of floats, whatever the lower halves hold. */
 REG reg_bits reg_above_bf16(reg v);
 
 #if defined(__AVX512F__)
+
+REG reg reg_fill(float x)
+{
+    return _mm512_set1_ps(x);
+}
 
 REG reg reg_fma(reg a, reg b, reg c)
 {
@@ -124,6 +129,11 @@ REG reg_halves reg_bytes(const void *from)
 
 #elif defined(__AVX2__)
 
+REG reg reg_fill(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
 REG reg reg_fma(reg a, reg b, reg c)
 {
     return _mm256_fmadd_ps(a, b, c);
@@ -172,6 +182,11 @@ REG reg_halves reg_bytes(const void *from)
 }
 
 #else
+
+REG reg reg_fill(float x)
+{
+    return x - (reg){0};
+}
 
 REG reg reg_pick(reg_bits when, reg x, reg y)
 {
@@ -343,7 +358,7 @@ REG void reg_store_known(mp_dtype d, mp_e4m3_overflow mode, reg v, void *to, int
     char *const full = n < REG_LANES ? some : p;
 
     if (d == MP_F32) {
-        memcpy(full, &v, sizeof v);
+        reg_put(full, v);
     } else if (d == MP_F16 || d == MP_BF16) {
         const reg_halves h = d == MP_F16 ? reg_to_f16(v) : reg_to_bf16(v);
         memcpy(full, &h, sizeof h);
